@@ -1,0 +1,164 @@
+"""The records that cross the house: a matrix of counts, a minibatch of it, and what a likelihood needs to know beside x.
+
+    x            observation                          (obs, features), one per modality
+    exposure     total counts of each observation     (obs, 1), None where the likelihood has no use for it
+    covariates   one-hot and standardised columns     (obs, covariates), zero columns where there are none
+    present      who carries the modality             (obs,), None where everybody does
+
+Counts stay sparse from disk to loss. `SparseMatrix` holds a whole data set as compressed rows, stored narrow;
+`SparseCounts` is one minibatch of it, widened. A padded entry of value 0 adds exactly 0 everywhere.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class SparseCounts(NamedTuple):
+    """The non-zeros of one minibatch, in row order.
+
+    Entries may be padded at the end with zeros of value, at any row and column; a position occurs at most once
+    otherwise. `row` and `column` are int64 because torch indexes in nothing narrower.
+    """
+
+    row: Int[Tensor, "capacity"]
+    column: Int[Tensor, "capacity"]
+    value: Float[Tensor, "capacity"]
+    shape: tuple[int, int]
+
+    @property
+    def flat(self) -> Int[Tensor, "capacity"]:
+        """Positions in the flattened (obs, features) matrix."""
+        return self.row * self.shape[1] + self.column
+
+    def dense(self, value: Tensor | None = None) -> Float[Tensor, "obs features"]:
+        """The matrix, zeros written out; `value` replaces the stored values (for example their logarithm)."""
+        value = self.value if value is None else value
+        x = value.new_zeros(self.shape[0] * self.shape[1])
+        return x.index_add_(0, self.flat, value).view(self.shape)
+
+    def total(self) -> Float[Tensor, "obs 1"]:
+        """The sum of each row."""
+        return self.value.new_zeros(self.shape[0]).index_add_(0, self.row, self.value).unsqueeze(1)
+
+    def to(self, target: torch.device | torch.dtype) -> "SparseCounts":
+        """The same counts on another device, or with values of another floating type."""
+        if isinstance(target, torch.dtype):
+            return self._replace(value=self.value.to(target))
+        return SparseCounts(self.row.to(target), self.column.to(target), self.value.to(target), self.shape)
+
+    @classmethod
+    def from_dense(cls, x: Float[Tensor, "obs features"]) -> "SparseCounts":
+        """The non-zeros of a dense matrix."""
+        row, column = x.nonzero(as_tuple=True)
+        return cls(row, column, x[row, column], (x.shape[0], x.shape[1]))
+
+
+@dataclass(frozen=True)
+class SparseMatrix:
+    """A data set of counts as compressed sparse rows, stored as narrow as its values allow.
+
+    `pointers[i]:pointers[i + 1]` are the entries of row i. Columns and whole-number values below 2**15 are kept in
+    int16, below 2**31 in int32; values that are not whole stay float32.
+    """
+
+    pointers: Int[Tensor, "rows_plus_one"]
+    column: Int[Tensor, "entries"]
+    value: Tensor
+    shape: tuple[int, int]
+
+    @classmethod
+    def from_scipy(cls, x: scipy.sparse.sparray | scipy.sparse.spmatrix | np.ndarray) -> "SparseMatrix":
+        """Compress a matrix; the input is not changed."""
+        csr = scipy.sparse.csr_array(x)
+        if not csr.has_canonical_format:
+            csr = csr.copy()
+            csr.sum_duplicates()
+        column = torch.from_numpy(csr.indices.astype(np.int16 if csr.shape[1] < 2**15 else np.int32))
+        pointers = torch.from_numpy(csr.indptr.astype(np.int64))
+        return cls(pointers, column, torch.from_numpy(_narrow(csr.data)), csr.shape)
+
+    def __len__(self) -> int:
+        """Rows, so that a matrix and a dense tensor answer alike."""
+        return self.shape[0]
+
+    def rows(self, index: Int[Tensor, "obs"]) -> SparseCounts:
+        """Gather rows into one minibatch, without a loop over them."""
+        start = self.pointers[index]
+        length = self.pointers[index + 1] - start
+        row = torch.repeat_interleave(torch.arange(len(index), device=index.device), length)
+        entries = torch.arange(len(row), device=index.device) + (start - length.cumsum(0) + length)[row]
+        column = self.column.index_select(0, entries).to(torch.int64)
+        value = self.value.index_select(0, entries).to(torch.float32)
+        return SparseCounts(row, column, value, (len(index), self.shape[1]))
+
+    def to(self, device: torch.device | str) -> "SparseMatrix":
+        """The same matrix on another device."""
+        return SparseMatrix(self.pointers.to(device), self.column.to(device), self.value.to(device), self.shape)
+
+    def scipy(self) -> scipy.sparse.csr_array:
+        """The matrix for the data wing, float32."""
+        parts = (self.value.cpu().numpy().astype(np.float32), self.column.cpu().numpy(), self.pointers.cpu().numpy())
+        return scipy.sparse.csr_array(parts, shape=self.shape)
+
+
+def _narrow(value: np.ndarray) -> np.ndarray:
+    whole = value.size == 0 or (np.isfinite(value).all() and (value == np.round(value)).all())
+    largest = np.abs(value).max(initial=0)
+    if not whole or largest >= 2**31:
+        return value.astype(np.float32)
+    return value.astype(np.int16 if largest < 2**15 else np.int32)
+
+
+class Context(NamedTuple):
+    """What a likelihood or a body may know of an observation beside x itself, for one modality.
+
+    `exposure` multiplies the mean of counts. `covariates` is the part of the design matrix that the reader was asked to see.
+    """
+
+    exposure: Float[Tensor, "... 1"] | None
+    covariates: Float[Tensor, "obs covariates"]
+    present: Bool[Tensor, "obs"] | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One minibatch: for every modality x and its exposure, for all of them the covariates."""
+
+    x: tuple[SparseCounts | Tensor, ...]
+    exposure: tuple[Float[Tensor, "obs 1"] | None, ...]
+    present: tuple[Bool[Tensor, "obs"] | None, ...]
+    covariates: Float[Tensor, "obs covariates"]
+
+    def __len__(self) -> int:
+        return len(self.covariates)
+
+
+@dataclass(frozen=True)
+class Observations:
+    """A whole data set in memory, ready to be cut into minibatches: the same fields as `Batch`, for all rows."""
+
+    x: tuple[SparseMatrix | Tensor, ...]
+    exposure: tuple[Float[Tensor, "obs 1"] | None, ...]
+    present: tuple[Bool[Tensor, "obs"] | None, ...]
+    covariates: Float[Tensor, "obs covariates"]
+
+    def __len__(self) -> int:
+        return len(self.covariates)
+
+    def batch(self, rows: Int[Tensor, "obs"]) -> Batch:
+        """The minibatch of these rows, in this order."""
+        x = tuple(m.rows(rows) if isinstance(m, SparseMatrix) else m[rows] for m in self.x)
+        exposure = tuple(None if e is None else e[rows] for e in self.exposure)
+        present = tuple(None if p is None else p[rows] for p in self.present)
+        return Batch(x, exposure, present, self.covariates[rows])
+
+    def to(self, device: torch.device | str) -> "Observations":
+        """The same data on another device."""
+        move = lambda items: tuple(None if i is None else i.to(device) for i in items)  # noqa: E731
+        return Observations(move(self.x), move(self.exposure), move(self.present), self.covariates.to(device))
