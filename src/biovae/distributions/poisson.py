@@ -1,0 +1,93 @@
+"""Poisson counts, scored where they are not zero.
+
+    m   log mean    (*samples, obs, features)
+
+    log p(x) = sum_{x > 0} [x m - log Gamma(x + 1)] - sum_all exp(m)
+    d log p / d m = x - exp(m)
+"""
+
+import numpy as np
+import scipy.special
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from biovae.batch import SparseCounts
+from biovae.distributions.distribution import Distribution
+from biovae.distributions.sparse import add, as_rows, as_sparse, repeat, take, wide
+from biovae.noise import Noise
+
+LARGEST = 30.0  # of m: a mean of 1e13, that gradients may be squared and summed in float32
+
+
+class Poisson(Distribution):
+    """x ~ Poisson(mean): counts with no more spread than sampling gives them.
+
+    m is kept below 30; a gradient passes through the bound, so that a network beyond it can come back.
+
+    Args:
+        log_mean: m.
+    """
+
+    def __init__(self, log_mean: Float[Tensor, "*samples obs features"]) -> None:
+        self.log_mean = log_mean
+
+    @property
+    def mean(self) -> Float[Tensor, "*samples obs features"]:
+        """exp(m)."""
+        return _clamped(self.log_mean).exp()
+
+    @property
+    def variance(self) -> Float[Tensor, "*samples obs features"]:
+        """The mean."""
+        return self.mean
+
+    def log_prob(self, x: SparseCounts | Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs"]:
+        """log p(x), in nats, summed over features."""
+        x = as_sparse(x)
+        shape = torch.broadcast_shapes(self.log_mean.shape, x.shape)
+        m = as_rows(self.log_mean, shape)
+        return _LogProb.apply(m, repeat(x, len(m))).view(shape[:-1])
+
+    def log_prob_each(self, x: Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs features"]:
+        """log p(x) of every entry of a dense x."""
+        m, v = wide(_clamped(self.log_mean)), wide(x)
+        return (v * m - torch.lgamma(v + 1) - m.exp()).to(self.log_mean.dtype)
+
+    def cdf(self, x: Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs features"]:
+        """P(X <= x), an incomplete gamma function."""
+        v, mean = np.floor(x.detach().cpu().double().numpy()), self.mean.detach().cpu().double().numpy()
+        value = np.where(v < 0, 0.0, scipy.special.pdtr(np.maximum(v, 0.0), mean))
+        return torch.from_numpy(value).to(self.log_mean)
+
+    def sample(self, noise: Noise) -> Float[Tensor, "*samples obs features"]:
+        """One draw of every entry."""
+        return torch.poisson(self.mean, generator=noise.generator)
+
+
+def _clamped(m: Tensor) -> Tensor:
+    return m.clamp(max=LARGEST)
+
+
+class _LogProb(torch.autograd.Function):
+    """log p(x) of a matrix of rows."""
+
+    @staticmethod
+    def forward(ctx, m: Tensor, x: SparseCounts) -> Tensor:
+        flat, v = x.flat, wide(x.value)
+        at = wide(_clamped(take(m, flat)))
+        rate = _clamped(m).exp_()
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(rate.neg(), flat, x.row, x.value)
+        add(rate, flat, take(rate, flat).mul_(x.value > 0).neg_())  # exactly 0 at the non-zeros: the atoms have it all
+        atoms = (v * at).sub_(torch.lgamma(v + 1)).sub_(at.exp_().mul_(v > 0))
+        return wide(rate.sum(-1).neg_()).index_add_(0, x.row, atoms).to(m.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        slope, flat, row, value = ctx.saved_tensors
+        grad_m = slope * grad.unsqueeze(-1)
+        add(grad_m, flat, grad.index_select(0, row) * value)
+        return grad_m, None
