@@ -28,7 +28,7 @@ from torch.nn.functional import softplus
 
 from biovae.batch import SparseCounts
 from biovae.distributions.distribution import Distribution
-from biovae.distributions.sparse import add, as_row, as_rows, as_sparse, repeat, take, wide
+from biovae.distributions.sparse import add, as_row, as_rows, as_sparse, clear, repeat, take, wide
 from biovae.distributions.special import HALF_LOG_2PI, SHIFT, log_rising, stirling
 from biovae.noise import Noise
 
@@ -52,44 +52,44 @@ class NegativeBinomial(Distribution):
     @property
     def mean(self) -> Float[Tensor, "*samples obs features"]:
         """exp(m)."""
-        return self.log_mean.exp().expand(self._shape)
+        return self.log_mean.exp().expand(self.shape)
 
     @property
     def variance(self) -> Float[Tensor, "*samples obs features"]:
         """mean + mean**2 / r."""
-        return self.log_mean.exp() + (2 * self.log_mean - _clamped(self.log_r)).exp()
+        return self.log_mean.exp() + (2 * self.log_mean - bounded_log_r(self.log_r)).exp()
 
     def log_prob(self, x: SparseCounts | Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs"]:
         """log p(x), in nats, summed over features."""
         x = as_sparse(x)
-        shape = torch.broadcast_shapes(self._shape, x.shape)
+        shape = torch.broadcast_shapes(self.shape, x.shape)
         m = as_rows(self.log_mean, shape)
         return _LogProb.apply(m, as_row(self.log_r, shape), repeat(x, len(m))).view(shape[:-1])
 
     def log_prob_each(self, x: Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs features"]:
         """log p(x) of every entry of a dense x."""
-        m, log_r, v = wide(self.log_mean), wide(_clamped(self.log_r)), wide(x)
+        m, log_r, v = wide(self.log_mean), wide(bounded_log_r(self.log_r)), wide(x)
         r, sp = log_r.exp(), softplus(m - log_r)
         log_p = log_rising(v, r) - torch.lgamma(v + 1) + v * (m - sp) - r * sp
         return log_p.to(self.log_mean.dtype)
 
     def cdf(self, x: Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs features"]:
         """P(X <= x), an incomplete beta function."""
-        v, m, log_r = (t.detach().cpu().double().numpy() for t in (x, self.log_mean, _clamped(self.log_r)))
+        v, m, log_r = (t.detach().cpu().double().numpy() for t in (x, self.log_mean, bounded_log_r(self.log_r)))
         return torch.from_numpy(_cdf(np.floor(v), m, log_r)).to(self.log_mean)
 
     def sample(self, noise: Noise) -> Float[Tensor, "*samples obs features"]:
         """A Poisson draw at the rate mean * g / r, g a gamma variable of shape r."""
-        log_r = _clamped(self.log_r)
-        gamma = torch._standard_gamma(log_r.exp().expand(self._shape).contiguous(), generator=noise.generator)
+        log_r = bounded_log_r(self.log_r)
+        gamma = torch._standard_gamma(log_r.exp().expand(self.shape).contiguous(), generator=noise.generator)
         return torch.poisson(gamma * (self.log_mean - log_r).exp(), generator=noise.generator)
 
     @property
-    def _shape(self) -> torch.Size:
+    def shape(self) -> torch.Size:
         return torch.broadcast_shapes(self.log_mean.shape, self.log_r.shape)
 
 
-def _clamped(log_r: Tensor) -> Tensor:
+def bounded_log_r(log_r: Tensor) -> Tensor:
     return log_r.clamp(-LIMIT, LIMIT)
 
 
@@ -107,11 +107,11 @@ class _LogProb(torch.autograd.Function):
     @staticmethod
     def forward(ctx, m: Tensor, log_r: Tensor, x: SparseCounts) -> Tensor:
         need_m, need_r = ctx.needs_input_grad[:2]
-        log_r, flat = _clamped(log_r), x.flat
-        atoms = _atoms(m, log_r, x, flat, slope=need_r)
+        log_r, flat = bounded_log_r(log_r), x.flat
+        atoms = nonzeros(m, log_r, x, flat, slope=need_r)
         r, a = log_r.exp(), m - log_r
         sp = softplus(a)
-        add(sp, flat, take(sp, flat).mul_(x.value > 0).neg_())  # exactly 0 at the non-zeros: the atoms have it all
+        clear(sp, flat, x.value)  # the atoms have it all
         log_p = wide((sp @ r if r.dim() == 1 else (sp * r).sum(-1)).neg_())
         log_p.index_add_(0, x.row, atoms.log_p)
         if need_m or need_r:
@@ -146,7 +146,7 @@ class _Dispersion(NamedTuple):
     slope: Tensor  # digamma(r) - log(r + 8)
 
 
-class _Atoms(NamedTuple):
+class NonZeros(NamedTuple):
     """One number per non-zero, 0 where padded."""
 
     log_p: Tensor  # log p(x)
@@ -154,7 +154,7 @@ class _Atoms(NamedTuple):
     slope: Tensor | None  # the same in log r
 
 
-def _atoms(m: Tensor, log_r: Tensor, x: SparseCounts, flat: Int[Tensor, "capacity"], *, slope: bool) -> _Atoms:
+def nonzeros(m: Tensor, log_r: Tensor, x: SparseCounts, flat: Int[Tensor, "capacity"], *, slope: bool) -> NonZeros:
     if log_r.dim() == 1:
         d = _Dispersion(*(part.index_select(0, x.column) for part in _dispersion(wide(log_r))))
     else:
@@ -172,8 +172,8 @@ def _atoms(m: Tensor, log_r: Tensor, x: SparseCounts, flat: Int[Tensor, "capacit
 
     lift = v * torch.exp(-sp)
     if not slope:
-        return _Atoms(log_p, lift, None)
-    return _Atoms(log_p, lift, growth.add_(high.slope).sub_(d.slope).sub_(sp).mul_(d.r).sub_(lift).mul_(counted))
+        return NonZeros(log_p, lift, None)
+    return NonZeros(log_p, lift, growth.add_(high.slope).sub_(d.slope).sub_(sp).mul_(d.r).sub_(lift).mul_(counted))
 
 
 def _dispersion(log_r: Tensor) -> _Dispersion:

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from biovae.batch import SparseCounts
 from biovae.distributions.distribution import Distribution
-from biovae.distributions.sparse import add, as_rows, as_sparse, repeat, take, wide
+from biovae.distributions.sparse import add, as_rows, as_sparse, clear, repeat, take, wide
 from biovae.noise import Noise
 
 LARGEST = 30.0  # of m: a mean of 1e13, that gradients may be squared and summed in float32
@@ -80,7 +80,7 @@ class _LogProb(torch.autograd.Function):
         rate = _clamped(m).exp_()
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(rate.neg(), flat, x.row, x.value)
-        add(rate, flat, take(rate, flat).mul_(x.value > 0).neg_())  # exactly 0 at the non-zeros: the atoms have it all
+        clear(rate, flat, x.value)  # the atoms have it all
         atoms = (v * at).sub_(torch.lgamma(v + 1)).sub_(at.exp_().mul_(v > 0))
         return wide(rate.sum(-1).neg_()).index_add_(0, x.row, atoms).to(m.dtype)
 

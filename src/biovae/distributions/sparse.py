@@ -48,6 +48,11 @@ def add(dense: Float[Tensor, "rows features"], flat: Int[Tensor, "capacity"], va
     dense.view(-1).index_add_(0, flat, value.to(dense.dtype))
 
 
+def clear(dense: Float[Tensor, "rows features"], flat: Int[Tensor, "capacity"], value: Float[Tensor, "capacity"]) -> None:
+    """dense[flat] = 0 where value > 0, in place: exactly 0 at the non-zeros, untouched where a padded entry points."""
+    add(dense, flat, take(dense, flat).mul_(value > 0).neg_())
+
+
 def wide(value: Tensor) -> Tensor:
     """Float64 where the device has it (Apple's has not)."""
     return value if value.device.type == "mps" else value.to(torch.float64)

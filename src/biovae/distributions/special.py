@@ -69,3 +69,18 @@ def log_rising(x: Float[Tensor, "..."], r: Float[Tensor, "..."]) -> Float[Tensor
 def digamma_rising(x: Float[Tensor, "..."], r: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """digamma(x + r) - digamma(r)."""
     return torch.log1p(x / (r + SHIFT)) + (stirling(x + r, slope=True).slope - stirling(r, slope=True).slope)
+
+
+class _Bounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value: Tensor, low: float, high: float) -> Tensor:
+        return value.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return grad, None, None
+
+
+def bounded(value: Float[Tensor, "..."], low: float, high: float) -> Float[Tensor, "..."]:
+    """A parameter kept within bounds; its gradient passes through, so that a parameter beyond them can come back."""
+    return _Bounded.apply(value, low, high)
