@@ -1,0 +1,131 @@
+"""A modality: where its values live, how its encoder sees them, and the likelihood that scores them.
+
+Every kind of measurement is one `Modality` record made by a constructor (`bv.rna`, `bv.continuous`, ...), each a choice of
+parts. Nothing above this floor knows counts, genes or cells.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from biovae.batch import SparseCounts
+from biovae.likelihoods import SCALE, AnyLikelihood
+from biovae.nn import AnyBody
+from biovae.recipe import Recipe, tagged
+from biovae.schema import Support
+
+
+class View(Recipe, ABC):
+    """How an encoder sees x: a fixed map from values to dense, well-scaled features."""
+
+    @abstractmethod
+    def build(self, features: int) -> nn.Module:
+        """Make the module: `forward(x, exposure)` and `start(x, present)`."""
+
+
+class LogCounts(View):
+    """log1p of counts per 10,000 of exposure: depth is taken out before the encoder can learn it."""
+
+    kind: Literal["log_counts"] = "log_counts"
+
+    def build(self, features: int) -> nn.Module:
+        """See `View.build`."""
+        return _LogCounts()
+
+
+class _LogCounts(nn.Module):
+    def forward(self, x: SparseCounts, exposure: Tensor) -> Float[Tensor, "obs features"]:
+        return x.dense(torch.log1p(x.value * (SCALE / exposure[x.row, 0])))
+
+    def start(self, x: SparseCounts, present: Tensor | None) -> None:
+        """Nothing to learn."""
+
+
+class LogRawCounts(View):
+    """log1p of the raw counts, as scvi-tools has it: the encoder sees depth."""
+
+    kind: Literal["log_raw_counts"] = "log_raw_counts"
+
+    def build(self, features: int) -> nn.Module:
+        """See `View.build`."""
+        return _LogRawCounts()
+
+
+class _LogRawCounts(nn.Module):
+    def forward(self, x: SparseCounts, exposure: Tensor) -> Float[Tensor, "obs features"]:
+        return x.dense(x.value.log1p())
+
+    def start(self, x: SparseCounts, present: Tensor | None) -> None:
+        """Nothing to learn."""
+
+
+class Standardised(View):
+    """(x - mean) / standard deviation, per feature, of the training set."""
+
+    kind: Literal["standardised"] = "standardised"
+
+    def build(self, features: int) -> nn.Module:
+        """See `View.build`."""
+        return _Standardised(features)
+
+
+class _Standardised(nn.Module):
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("spread", torch.ones(features))
+
+    def forward(self, x: Tensor, exposure: Tensor | None) -> Float[Tensor, "obs features"]:
+        return (x - self.mean) / self.spread
+
+    @torch.no_grad()
+    def start(self, x: Tensor, present: Tensor | None) -> None:
+        seen = x if present is None else x[present]
+        spread = seen.std(0, correction=0)
+        self.mean.copy_(seen.mean(0))
+        self.spread.copy_(torch.where(spread > 1e-6 * (1 + seen.abs().amax(0)), spread, 1))
+
+
+AnyView = tagged(View, LogCounts, LogRawCounts, Standardised)
+
+
+class Modality(Recipe):
+    """One kind of measurement of every observation, and the parts that model it.
+
+    Args:
+        name: What the modality is called in schemas, reports and verbs.
+        mod: Key of the modality in a MuData.
+        layer: Key in `layers`; None looks for the right values (see `data.locate`).
+        obsm: Key in `obsm`, instead of `X` or a layer.
+        size_factor: Column of `obs` used as exposure; None takes the sum over the modelled features.
+        library: "observed" takes the exposure as given, "latent" infers it with a posterior and prior of its own.
+        likelihood: p(x | h).
+        view: How the encoder sees x.
+        encoder: Body of q(z | x); None takes the model's `hidden`, `depth` and `dropout`.
+        decoder: Body of p(x | z); None takes the model's `hidden` and `depth`.
+        allow_values: Fit values that the likelihood cannot have produced (the override by name of the data gate).
+    """
+
+    name: str
+    mod: str | None = None
+    layer: str | None = None
+    obsm: str | None = None
+    size_factor: str | None = None
+    library: Literal["observed", "latent"] = "observed"
+    likelihood: AnyLikelihood
+    view: AnyView
+    encoder: AnyBody | None = None
+    decoder: AnyBody | None = None
+    allow_values: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether the values are counts, which have an exposure."""
+        return self.likelihood.support is Support.COUNTS
+

@@ -1,0 +1,105 @@
+"""What a fitted network says of data: streams of minibatches in, arrays out, memory bounded by one minibatch.
+
+    rows     positions in the observations, (rows,)
+    samples  draws of z per observation
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from biovae.batch import Batch, Observations
+from biovae.network import Network
+from biovae.noise import Noise
+from biovae.objective import elbo, iwae
+
+ROWS = 1024  # observations per minibatch of plain encoding
+ELEMENTS = 2**24  # entries of the largest array that decoding may hold: 64 MB of float32
+
+
+class Moments(NamedTuple):
+    """Posterior means and marginal variances, (rows, latent)."""
+
+    mean: Float[np.ndarray, "rows latent"]
+    variance: Float[np.ndarray, "rows latent"]
+
+
+class Scores(NamedTuple):
+    """Per observation, in nats."""
+
+    elbo: Float[np.ndarray, "rows"]
+    iwae: Float[np.ndarray, "rows"]
+    reconstruction: Float[np.ndarray, "rows"]
+    kl: Float[np.ndarray, "rows groups"]
+
+
+def minibatches(observations: Observations, rows: Int[Tensor, "rows"], size: int) -> Iterator[Batch]:
+    """The rows in order, `size` at a time."""
+    for part in rows.split(max(1, size)):
+        yield observations.batch(part)
+
+
+def everything(observations: Observations) -> Int[Tensor, "rows"]:
+    """All rows."""
+    return torch.arange(len(observations))
+
+
+def rows_at_once(network: Network, observations: Observations, samples: int = 1) -> int:
+    """Observations per minibatch so that decoding them stays within memory."""
+    widest = max(x.shape[1] for x in observations.x)
+    return max(1, min(ROWS, ELEMENTS // (widest * samples)))
+
+
+@torch.no_grad()
+def moments(network: Network, observations: Observations, rows: Int[Tensor, "rows"]) -> Moments:
+    """Mean and variance of q(z | x) of each observation."""
+    network.eval()
+    parts = [network.encode(batch).z for batch in minibatches(observations, rows, ROWS)]
+    mean = torch.cat([q.mean for q in parts]).cpu().numpy()
+    return Moments(mean, torch.cat([q.variance for q in parts]).cpu().numpy())
+
+
+@torch.no_grad()
+def scores(network: Network, observations: Observations, rows: Int[Tensor, "rows"], noise: Noise, samples: int) -> Scores:
+    """Bound, importance-weighted bound, reconstruction and KL of each observation, from the same draws."""
+    network.eval()
+    parts = []
+    for i, batch in enumerate(minibatches(observations, rows, rows_at_once(network, observations, samples))):
+        t = network.terms(batch, noise.at(0, i), samples=samples)
+        parts.append((elbo(t), iwae(t), (t.log_px - t.library).mean(0), t.kl_by_group))
+    return Scores(*(torch.cat(column).cpu().numpy().astype(np.float64) for column in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def shuffled_reconstruction(
+    network: Network, observations: Observations, rows: Int[Tensor, "rows"], noise: Noise
+) -> Float[np.ndarray, "rows"]:
+    """log p(x | z) of each observation at the z of another one: what is lost is what the decoder hears from z."""
+    network.eval()
+    others = rows[torch.roll(torch.arange(len(rows)), 1)]
+    out = []
+    for i, (own, other) in enumerate(zip(rows.split(256), others.split(256), strict=True)):
+        z = network.encode(observations.batch(other)).z.sample(noise.at(0, i), 1)
+        batch = observations.batch(own)
+        log_px = torch.zeros(len(batch))
+        for m, (x, present) in enumerate(zip(batch.x, batch.present, strict=True)):
+            scored = network.decode(z, batch, m).log_prob(x)[0].cpu()
+            log_px += scored if present is None else torch.where(present.cpu(), scored, 0)
+        out.append(log_px)
+    return torch.cat(out).numpy().astype(np.float64)
+
+
+@torch.no_grad()
+def decode_stream(
+    network: Network, z: Float[Tensor, "rows latent"], batch_of: Callable[[slice], Batch], m: int
+) -> Iterator[Float[np.ndarray, "rows features"]]:
+    """The mean of p(x_m | z, c), some rows at a time; `batch_of` gives exposure and covariates of a slice of rows."""
+    network.eval()
+    size = max(1, ELEMENTS // network.modalities[m].features)
+    for start in range(0, len(z), size):
+        part = slice(start, min(start + size, len(z)))
+        yield network.decode(z[part], batch_of(part), m).mean.cpu().numpy()

@@ -1,0 +1,256 @@
+"""Bodies: the layers between data and a posterior, and between z and a likelihood.
+
+    x  input      (*samples, obs, inputs)
+    c  covariates (obs, covariates), added to every linear layer of a body that was given them
+    h  output     (*samples, obs, hidden), or (*samples, obs, groups, hidden) from an additive body
+
+A body is a recipe with `build(inputs, covariates, noise) -> nn.Module`; the module has `width` and `groups` (0 when its
+output has no groups axis). To add one: subclass `Body`, list it in `BODIES`, add a row to CASES in tests/test_nn.py.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from biovae.noise import Noise
+from biovae.recipe import Recipe, tagged
+
+
+def linear(inputs: int, outputs: int, noise: Noise, *, bias: bool = True) -> nn.Linear:
+    """A linear layer whose start is torch's default, drawn from `noise` instead of the global generator."""
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
+    bound = 1 / math.sqrt(max(inputs, 1))
+    with torch.no_grad():
+        for weight in layer.parameters():
+            weight.copy_((2 * noise.uniform(*weight.shape) - 1) * bound)
+    return layer
+
+
+def dropout(x: Float[Tensor, "..."], rate: float, noise: Noise | None) -> Float[Tensor, "..."]:
+    """Zero a share `rate` of the entries and scale the rest; nothing without noise."""
+    if noise is None or rate == 0:
+        return x
+    return x * (noise.uniform(*x.shape) >= rate) / (1 - rate)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over the observations that are present, with running statistics when fewer than two are.
+
+    Source: Ioffe and Szegedy 2015, ICML, arXiv:1502.03167.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, width: int, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.scale = nn.Parameter(torch.ones(width))
+        self.shift = nn.Parameter(torch.zeros(width))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+
+    def forward(
+        self, x: Float[Tensor, "*samples obs width"], present: Bool[Tensor, "obs"] | None = None
+    ) -> Float[Tensor, "*samples obs width"]:
+        """Standardise each column, then scale and shift it."""
+        if not self.training:
+            return self._apply(x, training=False)
+        seen = x if present is None else x[..., present, :]
+        if seen[..., 0].numel() < 2:
+            return self._apply(x, training=False)
+        if present is None:
+            return self._apply(x, training=True)
+        out = torch.zeros_like(x)
+        out[..., present, :] = self._apply(seen, training=True)
+        return out
+
+    def _apply(self, x: Tensor, *, training: bool) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        args = (self.mean, self.variance, self.scale, self.shift, training, self.momentum, 1e-3)
+        return functional.batch_norm(flat, *args).view(x.shape)
+
+
+@contextmanager
+def running_statistics(module: nn.Module) -> Iterator[None]:
+    """Inside, normalisation layers use what they have learned and learn nothing: for inputs that are not data."""
+    layers = [m for m in module.modules() if isinstance(m, BatchNorm)]
+    before = [layer.training for layer in layers]
+    for layer in layers:
+        layer.training = False
+    try:
+        yield
+    finally:
+        for layer, training in zip(layers, before, strict=True):
+            layer.training = training
+
+
+class Body(Recipe, ABC):
+    """A recipe for a network from one vector to another, with covariates at its side."""
+
+    @abstractmethod
+    def build(self, inputs: int, covariates: int, noise: Noise) -> nn.Module:
+        """Make the module; `forward(x, c, noise=None, present=None)`, attributes `width` and `groups`."""
+
+
+Norm = Literal["batch", "layer", "none"]
+
+
+class MLP(Body):
+    """Linear, norm, ReLU, dropout, `depth` times; covariates enter every linear layer.
+
+    Args:
+        hidden: Width of every layer.
+        depth: Number of layers; 0 passes the input through.
+        dropout: Share of hidden units left out while training.
+        input_dropout: Share of inputs left out while training, against an encoder that learns its observations by heart.
+        norm: "batch" (statistics of the observations present), "layer", or "none".
+    """
+
+    kind: Literal["mlp"] = "mlp"
+    hidden: int = Field(default=128, ge=1)
+    depth: int = Field(default=1, ge=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    input_dropout: float = Field(default=0.0, ge=0, lt=1)
+    norm: Norm = "batch"
+
+    def build(self, inputs: int, covariates: int, noise: Noise) -> nn.Module:
+        """See `Body.build`."""
+        return _MLP(self, inputs, covariates, noise)
+
+
+class _MLP(nn.Module):
+    groups = 0
+
+    def __init__(self, recipe: MLP, inputs: int, covariates: int, noise: Noise) -> None:
+        super().__init__()
+        widths = [inputs] + [recipe.hidden] * recipe.depth
+        self.width, self.rate, self.input_rate = widths[-1], recipe.dropout, recipe.input_dropout
+        self.layers = nn.ModuleList(linear(a, b, noise) for a, b in zip(widths, widths[1:], strict=False))
+        self.norms = nn.ModuleList(_norm(recipe.norm, b) for b in widths[1:])
+        self.sides = nn.ModuleList(linear(covariates, b, noise, bias=False) for b in widths[1:] if covariates)
+
+    def forward(
+        self, x: Tensor, c: Tensor, noise: Noise | None = None, present: Tensor | None = None
+    ) -> Float[Tensor, "*samples obs width"]:
+        x = dropout(x, self.input_rate, noise)
+        for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            x = layer(x) + self.sides[i](c) if self.sides else layer(x)
+            x = norm(x, present) if isinstance(norm, BatchNorm) else norm(x)
+            x = dropout(torch.relu(x), self.rate, noise)
+        return x
+
+
+def _norm(name: Norm, width: int) -> nn.Module:
+    return {"batch": BatchNorm, "layer": nn.LayerNorm, "none": lambda _: nn.Identity()}[name](width)
+
+
+class Linear(Body):
+    """The identity: the likelihood's own linear map is then the whole decoder, and its weights are loadings.
+
+    Source: Svensson et al. 2020, Bioinformatics 36:3418, doi:10.1093/bioinformatics/btaa169.
+    """
+
+    kind: Literal["linear"] = "linear"
+
+    def build(self, inputs: int, covariates: int, noise: Noise) -> nn.Module:
+        """See `Body.build`."""
+        return _MLP(MLP(depth=0), inputs, covariates, noise)
+
+
+class Additive(Body):
+    """One sub-decoder per group of latent dimensions; the likelihood pools the groups after its last layer.
+
+    Args:
+        groups: Number of groups; None gives every latent dimension its own. Must divide the latent size.
+        hidden: Width of each sub-decoder.
+
+    Source: Moinfar and Theis 2024, bioRxiv, doi:10.1101/2024.11.06.622266.
+    """
+
+    kind: Literal["additive"] = "additive"
+    groups: int | None = Field(default=None, ge=1)
+    hidden: int = Field(default=64, ge=1)
+
+    def build(self, inputs: int, covariates: int, noise: Noise) -> nn.Module:
+        """See `Body.build`."""
+        groups = self.groups or inputs
+        if inputs % groups:
+            raise ValueError(f"expected groups to divide the {inputs} latent dimensions, found groups={groups}.")
+        return _Additive(groups, inputs // groups, self.hidden, covariates, noise)
+
+
+class _Additive(nn.Module):
+    def __init__(self, groups: int, inputs: int, hidden: int, covariates: int, noise: Noise) -> None:
+        super().__init__()
+        self.groups, self.width = groups, hidden
+        # z is standard normal: weights of unit scale put the kinks of the ReLUs where the data are.
+        self.weight = nn.Parameter(noise.normal(groups, inputs, hidden) / math.sqrt(inputs))
+        self.bias = nn.Parameter(noise.normal(groups, hidden))
+        self.side = linear(covariates, hidden, noise, bias=False) if covariates else None
+
+    def forward(
+        self, x: Tensor, c: Tensor, noise: Noise | None = None, present: Tensor | None = None
+    ) -> Float[Tensor, "*samples obs groups width"]:
+        x = x.unflatten(-1, (self.groups, -1))
+        h = torch.einsum("...gi,gih->...gh", x, self.weight) + self.bias
+        return torch.relu(h if self.side is None else h + self.side(c).unsqueeze(-2))
+
+
+BODIES = (MLP, Linear, Additive)
+AnyBody = tagged(Body, *BODIES)
+
+
+class Readout(nn.Module):
+    """The last linear map of a likelihood, with covariates, pooled over groups where h has them.
+
+    Without groups `W h + V c + b`. With groups `logsumexp_g(W h_g) + V c + b - log G`: the pooled sum is streamed over
+    the groups and computed again in the backward pass, so that memory does not grow with their number.
+    """
+
+    def __init__(self, hidden: int, groups: int, features: int, covariates: int, noise: Noise) -> None:
+        super().__init__()
+        self.groups = groups
+        self.map = linear(hidden, features, noise)
+        self.side = nn.Parameter(torch.zeros(covariates, features))
+
+    def forward(
+        self, h: Float[Tensor, "*samples obs hidden"], c: Float[Tensor, "obs covariates"]
+    ) -> Float[Tensor, "*samples obs features"]:
+        if self.groups:
+            out = _PooledGroups.apply(h, self.map.weight) + (self.map.bias - math.log(self.groups))
+        else:
+            out = self.map(h)
+        return out + c @ self.side if len(self.side) else out
+
+
+class _PooledGroups(torch.autograd.Function):
+    """logsumexp over groups of h_g W', one group in memory at a time."""
+
+    @staticmethod
+    def forward(ctx, h: Tensor, weight: Tensor) -> Tensor:
+        pooled = functional.linear(h[..., 0, :], weight)
+        for g in range(1, h.shape[-2]):
+            pooled = torch.logaddexp(pooled, functional.linear(h[..., g, :], weight))
+        ctx.save_for_backward(h, weight, pooled)
+        return pooled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        h, weight, pooled = ctx.saved_tensors
+        grad_h, grad_weight = torch.empty_like(h), torch.zeros_like(weight)
+        for g in range(h.shape[-2]):
+            share = (functional.linear(h[..., g, :], weight) - pooled).exp_().mul_(grad)
+            grad_h[..., g, :] = share @ weight
+            grad_weight += share.flatten(0, -2).T @ h[..., g, :].flatten(0, -2)
+        return grad_h, grad_weight

@@ -1,0 +1,41 @@
+"""Numbers of the optimiser and the schedule, from the size of the data: see LOG.md for the measurements behind them."""
+
+from typing import Literal
+
+from biovae.training.loop import Settings
+from biovae.training.schedule import OneCycle, Plateau, Schedule, Warmup
+
+Epochs = int | Literal["auto"]
+
+RAMP = 200  # steps until rate and beta are in full force: the same for every size, since a step is a step
+DECAY = 400  # steps of the final fall of the rate
+PATIENCE = 4  # evaluations without a rise
+LIMIT = 400  # epochs that the holding phase may take at most
+
+
+def settings(observations: int, *, batch_size: int | None = None, rate: float | None = None) -> Settings:
+    """Batch size and learning rate for a training set of this size.
+
+    Small sets need many steps, large ones few epochs: the batch grows with the square root of the size, from 128 at
+    4,000 observations and below to 1,024 at 250,000 and above.
+    """
+    if batch_size is None:
+        batch_size = 128
+        while batch_size < 1024 and observations >= 4_000 * (2 * batch_size / 128) ** 2:
+            batch_size *= 2
+    return Settings(batch_size=batch_size, rate=4e-3 if rate is None else rate)
+
+
+def schedule(epochs: Epochs, batches: int, warmup: Warmup) -> Schedule:
+    """The schedule of a run of `batches` steps per epoch.
+
+    Args:
+        epochs: A number plans that many and follows one cycle; "auto" holds the rate until the validation bound stops
+            rising, then lets it fall.
+        batches: Steps per epoch.
+        warmup: Shape of beta's ramp.
+    """
+    if epochs == "auto":
+        most = max(RAMP + 1, LIMIT * batches)
+        return Plateau(ramp=RAMP, decay=DECAY, most=most, patience=PATIENCE, warmup=warmup)
+    return OneCycle(epochs * batches, warmup)

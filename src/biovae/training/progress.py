@@ -1,0 +1,61 @@
+"""What a person sees while a model trains: a bar on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from biovae.training.loop import Progress
+
+
+class Watched(Protocol):
+    """A run that can say how far it is: see `loop.Trainer`."""
+
+    progress: Progress
+
+    def run(self) -> Iterator[Progress]:
+        """Train, step by step."""
+
+    def planned(self) -> int:
+        """Total steps, as far as is known."""
+
+
+def watch(run: Watched, *, show: bool) -> Iterable[Progress]:
+    """The steps of a run, shown as they pass.
+
+    Args:
+        run: A run about to start or to continue.
+        show: False for silence.
+    """
+    if not show:
+        return run.run()
+    return _bar(run) if sys.stderr.isatty() else _lines(run)
+
+
+def _bar(run: Watched) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("fitting"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as bar:
+        task = bar.add_task("fit", total=run.planned(), completed=run.progress.step, said="")
+        for p in run.run():
+            bar.update(task, total=run.planned(), completed=p.step, said=_summary(p))
+            yield p
+
+
+def _lines(run: Watched, every: float = 5.0) -> Iterator[Progress]:
+    last, evaluations = time.monotonic(), len(run.progress.history)
+    for p in run.run():
+        if len(p.history) > evaluations and time.monotonic() - last >= every:
+            last, evaluations = time.monotonic(), len(p.history)
+            print(f"fitting: step {p.step} of {run.planned()}, {_summary(p)}", file=sys.stderr, flush=True)
+        yield p
+
+
+def _summary(p: Progress) -> str:
+    if not p.history:
+        return f"epoch {p.epoch + 1}"
+    row = p.history[-1]
+    return f"epoch {p.epoch + 1}, bound {row.validation_elbo:.1f} nats, rate {row.learning_rate:.1e}, beta {row.beta:.2g}"
