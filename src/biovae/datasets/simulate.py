@@ -24,10 +24,9 @@ from anndata import AnnData
 
 from biovae.datasets.landscape import BRIDGE
 from biovae.datasets.scenarios import DEMO, TYPES, Scenario
-from biovae.datasets.world import Cells, World, draw_world, stream
+from biovae.datasets.world import Cells, World, chunks, draw_world, stream
 from biovae.errors import InputError
 
-CHUNK = 2**21  # entries that are dense at one time
 SOUP = 1000  # cells whose mean is the soup of a batch
 CONCENTRATION = 20.0  # of the beta distribution of ambient shares
 
@@ -119,12 +118,6 @@ def add_soup(world: World, cells: Cells) -> World:
             soup[:, batch] += world.mean_counts(clean, rows).sum(0, dtype=float)
     total = soup.sum(0)
     return replace(world, ambient=soup / np.where(total > 0, total, 1))
-
-
-def chunks(rows: np.ndarray, genes: int) -> list[np.ndarray]:
-    """Cut rows so that a dense piece holds at most `CHUNK` entries."""
-    most = max(1, CHUNK // genes)
-    return [rows[i : i + most] for i in range(0, len(rows), most)]
 
 
 def observed(world: World, cells: Cells, state: np.ndarray, along: np.ndarray) -> pd.DataFrame:

@@ -17,8 +17,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import logsumexp
 
 from biovae.datasets.landscape import Landscape
-from biovae.datasets.simulate import chunks
-from biovae.datasets.world import Cells, World, softmax
+from biovae.datasets.world import Cells, World, chunks, softmax
 from biovae.errors import InputError, first
 
 PLACES = 9  # along a piece of positive length, for the Bayes classifier
@@ -165,10 +164,11 @@ def _log_likelihood(
     """
     if world.dispersion.any():
         r = (1 / world.dispersion).astype(np.float32)
-        log_p = x * np.log(mu / (r + mu)) - r * np.log1p(mu / r)
+        per_count, at_zero = np.log(mu / (r + mu)), -r * np.log1p(mu / r)
     else:
-        log_p = x * np.log(mu) - mu
+        per_count, at_zero = np.log(mu), -mu
+    log_p = x * per_count + at_zero
     if world.dropout:
         kept = world.kept(mu)
-        log_p = np.where(x == 0, np.log(1 - kept + kept * np.exp(log_p)), log_p + np.log(kept))
+        log_p = np.where(x == 0, np.log(1 - kept + kept * np.exp(at_zero)), log_p + np.log(kept))
     return log_p.sum(1, dtype=float)

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from biovae.datasets.landscape import Landscape, distance, lay_out
 from biovae.datasets.scenarios import Programmes, Scenario
 
+CHUNK = 2**21  # entries that are dense at one time
 HILL = 4  # exponent: at a third of the half-way distance a programme is 99 % on
 NEAR = 1.2  # half-way distance of the programme of a state
 
@@ -108,6 +109,12 @@ class World:
         Source: Andrews & Hemberg 2019, doi:10.1093/bioinformatics/bty1044 (Michaelis-Menten dropout).
         """
         return mu / (mu + self.dropout) if self.dropout else np.ones_like(mu)
+
+
+def chunks(rows: np.ndarray, genes: int) -> list[np.ndarray]:
+    """Cut rows so that a dense piece holds at most `CHUNK` entries."""
+    most = max(1, CHUNK // genes)
+    return [rows[i : i + most] for i in range(0, len(rows), most)]
 
 
 def softmax(f: Float[np.ndarray, "cells genes"]) -> Float[np.ndarray, "cells genes"]:
