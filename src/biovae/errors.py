@@ -4,7 +4,8 @@
     |-- InputError          3   the data cannot be used as given
     |-- ModelFileError      4   a model or checkpoint on disk cannot be trusted
     |-- TrainingDiverged    5   three bad steps in a row; the last good state was kept
-    `-- ResumeError         6   the run cannot be continued, or its folder is in use
+    |-- ResumeError         6   the run cannot be continued, or its folder is in use
+    `-- Interrupted   130/143   Ctrl-C or SIGTERM; a checkpoint was written
 
 Every message says what was expected, what was found (with numbers and the first names) and what to do about it.
 """
@@ -41,6 +42,14 @@ class ResumeError(BiovaeError):
     """A run cannot be continued from its checkpoints, or another process holds its folder."""
 
     exit_code = 6
+
+
+class Interrupted(BiovaeError):
+    """A signal ended a run that keeps checkpoints; it continues with `resume`."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal
 
 
 def first(names: Iterable[object], most: int = 3) -> str:

@@ -9,9 +9,11 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from biovae.batch import SparseCounts
+from biovae.data.source import Source
 from biovae.likelihoods import SCALE, AnyLikelihood
 from biovae.nn import AnyBody
 from biovae.recipe import Recipe, tagged
@@ -104,6 +106,7 @@ class Modality(Recipe):
         layer: Key in `layers`; None looks for the right values (see `data.locate`).
         obsm: Key in `obsm`, instead of `X` or a layer.
         size_factor: Column of `obs` used as exposure; None takes the sum over the modelled features.
+        features: How many features to model, "all", or their names.
         library: "observed" takes the exposure as given, "latent" infers it with a posterior and prior of its own.
         likelihood: p(x | h).
         view: How the encoder sees x.
@@ -117,6 +120,7 @@ class Modality(Recipe):
     layer: str | None = None
     obsm: str | None = None
     size_factor: str | None = None
+    features: PositiveInt | Literal["all"] | tuple[str, ...] = "all"
     library: Literal["observed", "latent"] = "observed"
     likelihood: AnyLikelihood
     view: AnyView
@@ -125,7 +129,16 @@ class Modality(Recipe):
     allow_values: bool = False
 
     @property
-    def counts(self) -> bool:
-        """Whether the values are counts, which have an exposure."""
-        return self.likelihood.support is Support.COUNTS
+    def source(self) -> Source:
+        """What the data wing needs to know."""
+        return Source(
+            name=self.name,
+            support=self.likelihood.support,
+            mod=self.mod,
+            layer=self.layer,
+            obsm=self.obsm,
+            exposure=self.likelihood.support is Support.COUNTS,
+            size_factor=self.size_factor,
+            allow_values=self.allow_values,
+        )
 

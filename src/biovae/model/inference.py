@@ -4,7 +4,7 @@
     samples  draws of z per observation
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -94,12 +94,9 @@ def shuffled_reconstruction(
 
 
 @torch.no_grad()
-def decode_stream(
-    network: Network, z: Float[Tensor, "rows latent"], batch_of: Callable[[slice], Batch], m: int
-) -> Iterator[Float[np.ndarray, "rows features"]]:
-    """The mean of p(x_m | z, c), some rows at a time; `batch_of` gives exposure and covariates of a slice of rows."""
+def reconstructions(network: Network, observations: Observations, m: int) -> Iterator[Float[np.ndarray, "rows features"]]:
+    """The mean of p(x_m | z) at the posterior mean, at each observation's own exposure and covariates."""
     network.eval()
-    size = max(1, ELEMENTS // network.modalities[m].features)
-    for start in range(0, len(z), size):
-        part = slice(start, min(start + size, len(z)))
-        yield network.decode(z[part], batch_of(part), m).mean.cpu().numpy()
+    size = max(1, min(ROWS, ELEMENTS // network.modalities[m].features))
+    for batch in minibatches(observations, everything(observations), size):
+        yield network.decode(network.encode(batch).z.mean, batch, m).mean.cpu().numpy()

@@ -46,7 +46,7 @@ class Evaluation:
     seconds: float
     beta: float
     learning_rate: float
-    train_elbo: float
+    train_elbo: float | None  # None where every step since the last evaluation was undone
     validation_elbo: float
     validation_reconstruction: float
     validation_kl: float
@@ -218,7 +218,7 @@ class Trainer:
         rows = self.validation_rows if len(self.validation_rows) else self.train_rows
         bound, reconstruction, kl = evaluate(self.network, self.observations, rows[:EVALUATED], self.noise)
         share = schedule.share(max(p.step - 1, 0))
-        train = p.bound_sum / p.bound_count if p.bound_count else math.nan
+        train = p.bound_sum / p.bound_count if p.bound_count else None
         rate = self.settings.rate * schedule.rate(p.step - 1)
         p.history.append(
             Evaluation(p.epoch, p.step, seconds, self.beta * share, rate, train, bound, reconstruction, kl)

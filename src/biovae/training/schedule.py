@@ -190,7 +190,9 @@ class Plateau(Schedule):
 
     def __init__(self, *, ramp: int, decay: int, most: int, patience: int, warmup: Warmup) -> None:
         self.ramp, self.length, self.most, self.patience, self.warmup = ramp, decay, most, patience, warmup
-        self.best, self.waited, self.decay_from = -math.inf, 0, None
+        self.best: float | None = None
+        self.waited = 0
+        self.decay_from: int | None = None
 
     def rate(self, step: int) -> float:
         """See `Schedule.rate`."""
@@ -214,7 +216,7 @@ class Plateau(Schedule):
         """See `Schedule.observe`."""
         if step < self.ramp or self.decay_from is not None:
             return
-        if bound > self.best:
+        if self.best is None or bound > self.best:
             self.best, self.waited = bound, 0
         else:
             self.waited += 1

@@ -1,0 +1,203 @@
+"""The command line: options turned into recipes once, here; then straight lines.
+
+    biovae demo | fit | embed | sample | check | report
+"""
+
+import errno
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from biovae import __version__
+from biovae.errors import BiovaeError, InputError
+
+if TYPE_CHECKING:
+    from biovae.diagnostics import Verdict
+
+app = typer.Typer(
+    help="Variational autoencoders for biological data: a latent map, a generator, and a verdict on both.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM}
+
+
+def say(sentence: str) -> None:
+    """One line for a person, on standard error, so that standard output stays for results."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """One sentence and an exit code for everything that can go wrong."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except BiovaeError as error:
+            say(f"error: {error}")
+            raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if error.errno not in DISK:
+                raise
+            say(f"error: expected to be able to write, found: {error}; free some space or choose another folder.")
+            raise typer.Exit(7) from error
+
+    return run
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 - typer's signature
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:  # noqa: FBT002
+    """Variational autoencoders for biological data."""
+
+
+Data = Annotated[list[Path], typer.Argument(help=".h5ad .h5mu .zarr, 10x .h5 or folder, .loom, .csv; several: batches")]
+Out = Annotated[Path, typer.Option(help="Folder of the run.")]
+Transpose = Annotated[bool, typer.Option("--transpose", help="CSV rows are features.")]
+
+
+@app.command()
+@guarded
+def fit(  # noqa: PLR0913 - the options of a command
+    data: Data,
+    out: Out = Path("run"),
+    likelihood: Annotated[str | None, typer.Option(help="negative_binomial, poisson, ...")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer that holds the counts.")] = None,
+    features: Annotated[str, typer.Option(help="How many features to model, or 'all'.")] = "all",
+    covariates: Annotated[str, typer.Option(help="Columns of obs, separated by commas.")] = "",
+    size_factor: Annotated[str | None, typer.Option(help="Column of obs used as library size.")] = None,
+    modality: Annotated[list[str] | None, typer.Option(help="NAME=rna or NAME=continuous; may be repeated.")] = None,
+    latent: Annotated[int, typer.Option(help="Dimensions of z.")] = 10,
+    hidden: Annotated[int, typer.Option(help="Width of the layers.")] = 128,
+    depth: Annotated[int, typer.Option(help="Number of layers.")] = 1,
+    beta: Annotated[float, typer.Option(help="Weight of the KL.")] = 1.0,
+    prior: Annotated[str, typer.Option(help="standard_normal, gaussian_mixture, vamp, flow.")] = "standard_normal",
+    epochs: Annotated[str, typer.Option(help="A number, or 'auto'.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(help="Observations per step.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
+    validation: Annotated[str, typer.Option(help="A fraction, or a boolean column of obs.")] = "0.1",
+    test: Annotated[str | None, typer.Option(help="Boolean column of obs: never seen in training.")] = None,
+    batch: Annotated[str, typer.Option(help="Name of the covariate that joins several files.")] = "batch",
+    config: Annotated[Path | None, typer.Option(help="TOML file with any of these options.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if the verdict is broken.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    transpose: Transpose = False,
+) -> None:
+    """Fit a model, judge it, and write RUN/ with its report."""
+    given = {name: value for name, value in locals().items() if name != "config"}
+    from biovae.run.command import fit_from_options
+
+    verdict = fit_from_options(given, config, _explicit(), shlex.join(["biovae", *sys.argv[1:]]), say)
+    _finish(verdict, out, strict=strict)
+
+
+def _explicit() -> set[str]:
+    """The options that were typed: they win over a configuration file."""
+    import click
+
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return {name for name in context.params if context.get_parameter_source(name) is not default}
+
+
+def _finish(verdict: "Verdict", out: Path, *, strict: bool) -> None:
+    print(verdict)
+    say(f"wrote {out}: open {out / 'report.html'}")
+    if strict and str(verdict.overall) == "broken":
+        raise typer.Exit(1)
+
+
+@app.command()
+@guarded
+def demo(
+    out: Out = Path("demo"), seed: Annotated[int, typer.Option(help="Of the simulation and the fit.")] = 0
+) -> None:
+    """Simulate cells with known truth, fit, judge against the truth, report."""
+    from biovae.run.demo import demo_run
+
+    verdict = demo_run(out, seed, shlex.join(["biovae", *sys.argv[1:]]), say)
+    _finish(verdict, out, strict=False)
+
+
+@app.command()
+@guarded
+def embed(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The .h5ad to write.")] = Path("embedded.h5ad"),
+    missing: Annotated[str, typer.Option(help="Features that the data lack: error or zero.")] = "error",
+    unseen: Annotated[str, typer.Option(help="Unknown covariate levels: error or zero.")] = "error",
+    transpose: Transpose = False,
+) -> None:
+    """Posterior means of new data, into obsm["X_vae"]."""
+    from biovae.run.command import embed_file
+
+    embed_file(run, data, out, {"missing": missing, "unseen": unseen, "transpose": transpose})
+    say(f'wrote {out} with obsm["X_vae"]')
+
+
+@app.command()
+@guarded
+def sample(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
+    n: Annotated[int, typer.Option("--n", help="How many observations.")] = 1000,
+    out: Annotated[Path, typer.Option(help="The .h5ad (or .h5mu) to write.")] = Path("sample.h5ad"),
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+) -> None:
+    """New observations from the prior."""
+    from biovae.run.command import open_model
+
+    open_model(run).sample(n, seed=seed).write(out)
+    say(f"wrote {out} with {n} observations")
+
+
+@app.command()
+@guarded
+def check(
+    data: Data,
+    layer: Annotated[str | None, typer.Option(help="Layer that holds the counts.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    transpose: Transpose = False,
+) -> None:
+    """Look at every value once, as fit would, and say what was found."""
+    from biovae.run.command import check_file
+
+    try:
+        found = check_file(data, layer, transpose=transpose)
+    except InputError as error:
+        if as_json:
+            print(json.dumps({"ok": False, "error": str(error), "notices": []}))
+        raise
+    print(json.dumps({"ok": True, "error": None, "notices": found}) if as_json else "\n".join(found))
+
+
+@app.command()
+@guarded
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    data: Annotated[Path | None, typer.Argument(help="The data, if other than those of the run.")] = None,
+) -> None:
+    """Write the HTML report again."""
+    from biovae.run.command import report_again
+
+    say(f"wrote {report_again(run, data, say)}")
+
+
+def main() -> None:
+    """Entry point of `biovae`."""
+    app()

@@ -1,0 +1,163 @@
+"""What a model and data say about each other: everything that the verdict, the report and `metrics.json` are made of.
+
+Computed once, on at most `MOST` observations where the cost grows with features, in streams.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from biovae.analysis import leiden
+from biovae.batch import Observations, SparseMatrix
+from biovae.data import Prepared
+from biovae.model import inference
+from biovae.model.fitting import Fitted
+from biovae.noise import Noise
+from biovae.schema import Support
+
+if TYPE_CHECKING:
+    from biovae.model.vae import VAE
+
+MOST = 4000  # observations that are scored: a standard error below a fiftieth of the spread
+CALIBRATED = 1000  # observations whose every feature is compared with its distribution
+PIT_FEATURES = 400
+SAMPLES = 25
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Data against the distributions that the model gives them, for one modality.
+
+    Attributes:
+        lower: P(X < x), upper: P(X <= x), of a sample of entries.
+        zero_observed: Fraction of zeros of each feature; None where zeros mean nothing.
+        zero_expected: The same under the model.
+        mean: Of each feature.
+        variance_observed: Of each feature.
+        variance_expected: Mean of the variances plus variance of the means.
+    """
+
+    lower: Float[np.ndarray, "entries"]
+    upper: Float[np.ndarray, "entries"]
+    zero_observed: Float[np.ndarray, "features"] | None
+    zero_expected: Float[np.ndarray, "features"] | None
+    mean: Float[np.ndarray, "features"]
+    variance_observed: Float[np.ndarray, "features"]
+    variance_expected: Float[np.ndarray, "features"]
+
+
+class Evidence:
+    """A model and data it is judged on; each part is computed when it is first asked for.
+
+    Args:
+        recipe: The model.
+        fitted: What its fit left behind.
+        prepared: Data, mapped onto the model.
+        rows: Those of them that are scored, held-out ones if there are any.
+        seed: Of every draw.
+    """
+
+    def __init__(
+        self, recipe: "VAE", fitted: Fitted, prepared: Prepared, rows: Int[np.ndarray, "rows"] | None = None, seed: int = 0
+    ) -> None:
+        self.recipe, self.fitted, self.prepared, self.seed = recipe, fitted, prepared, seed
+        self.observations: Observations = prepared.observations
+        everything = np.arange(len(self.observations)) if rows is None else np.asarray(rows)
+        chosen = Noise(seed).numpy().permutation(everything)[:MOST]
+        self.rows: Tensor = torch.from_numpy(np.sort(chosen))
+
+    @cached_property
+    def moments(self) -> inference.Moments:
+        """q(z | x) of all observations."""
+        return inference.moments(self.fitted.network, self.observations, inference.everything(self.observations))
+
+    @property
+    def here(self) -> Int[np.ndarray, "rows"]:
+        """The scored rows, as an index into arrays of all observations."""
+        return self.rows.numpy()
+
+    @cached_property
+    def scores(self) -> inference.Scores:
+        """Bounds of the scored rows."""
+        return inference.scores(self.fitted.network, self.observations, self.rows, Noise(self.seed), SAMPLES)
+
+    @cached_property
+    def null(self) -> Float[np.ndarray, "rows"]:
+        """log p(x | c) without z of the scored rows."""
+        return self.fitted.null.score(self.observations, self.rows)
+
+    @cached_property
+    def shuffled(self) -> Float[np.ndarray, "rows"]:
+        """log p(x | z of another observation) of the scored rows."""
+        return inference.shuffled_reconstruction(self.fitted.network, self.observations, self.rows, Noise(self.seed))
+
+    @cached_property
+    def prior_sample(self) -> Float[np.ndarray, "draws latent"]:
+        """2,000 draws from the prior."""
+        network = self.fitted.network
+        with torch.no_grad():
+            return network.prior.sample(Noise(self.seed), 2000, network.pseudo).cpu().numpy()
+
+    @cached_property
+    def clusters(self) -> np.ndarray:
+        """Communities of the latent neighbour graph of all observations."""
+        return leiden(self.moments.mean, seed=self.seed)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """The first modality's values against their distributions."""
+        return calibrate(self, m=0)
+
+
+@torch.no_grad()
+def calibrate(evidence: Evidence, m: int) -> Calibration:
+    """Compare each feature's values with the mixture of distributions that the observations' posteriors give."""
+    network, observations = evidence.fitted.network.eval(), evidence.observations
+    noise = Noise(evidence.seed)
+    rows = _carriers(observations, evidence.rows, m)[:CALIBRATED]
+    features = observations.x[m].shape[1]
+    some = torch.from_numpy(np.sort(noise.numpy().permutation(features)[:PIT_FEATURES]))
+    counts = evidence.fitted.schema.modalities[m].support is not Support.REALS
+    sums = torch.zeros(6, features, dtype=torch.float64)
+    lower, upper = [], []
+    size = max(1, min(256, inference.ELEMENTS // features))
+    for i, batch in enumerate(inference.minibatches(observations, rows, size)):
+        z = network.encode(batch).z.sample(noise.at(1, i), 1)[0]
+        p = network.decode(z, batch, m)
+        x = batch.x[m].dense() if isinstance(observations.x[m], SparseMatrix) else batch.x[m]
+        zero = p.log_prob_each(torch.zeros_like(x)).exp() if counts else torch.zeros_like(x)
+        mean = p.mean
+        parts = (x, x.square(), mean, mean.square(), p.variance.expand_as(x), zero)
+        sums += torch.stack([part.double().sum(0) for part in parts])
+        upper.append(p.cdf(x)[:, some].flatten())
+        lower.append(p.cdf(x - 1)[:, some].flatten() if counts else upper[-1])
+    sums = sums / max(len(rows), 1)
+    x, xx, mean, mean2, variance, zero = sums.numpy()
+    observed_zero = _zeros(observations, rows, m) if counts else None
+    return Calibration(
+        torch.cat(lower).double().numpy(),
+        torch.cat(upper).double().numpy(),
+        observed_zero,
+        zero if counts else None,
+        x,
+        np.maximum(xx - x**2, 0),
+        np.maximum(variance + mean2 - mean**2, 0),
+    )
+
+
+def _carriers(observations: Observations, rows: Tensor, m: int) -> Tensor:
+    present = observations.present[m]
+    return rows if present is None else rows[present[rows]]
+
+
+def _zeros(observations: Observations, rows: Tensor, m: int) -> Float[np.ndarray, "features"]:
+    """Fraction of zeros of each feature among some rows."""
+    x = observations.batch(rows).x[m]
+    dense = isinstance(x, Tensor)
+    seen = (x != 0).sum(0) if dense else torch.bincount(x.column[x.value != 0], minlength=x.shape[1])
+    return 1 - seen.numpy() / max(len(rows), 1)

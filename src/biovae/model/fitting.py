@@ -1,0 +1,183 @@
+"""A fit from a recipe and prepared data to a fitted network: the straight line through training."""
+
+import hashlib
+import json
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from biovae.batch import Observations, SparseMatrix
+from biovae.data import Prepared, Role
+from biovae.errors import Interrupted, ResumeError, TrainingDiverged
+from biovae.model.build import BUILD, network
+from biovae.model.null import NullModel
+from biovae.network import Network
+from biovae.noise import Noise
+from biovae.schema import Schema
+from biovae.training import plan
+from biovae.training.checkpoints import Checkpoints
+from biovae.training.loop import Progress, Trainer
+from biovae.training.progress import watch
+from biovae.training.stopping import stop_requests
+
+if TYPE_CHECKING:
+    from biovae.model.vae import VAE
+
+SAVE_SECONDS = 10.0  # between checkpoints: what a kill can cost
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a fit is run, beside what is fitted: see `VAE.fit`."""
+
+    epochs: plan.Epochs = "auto"
+    batch_size: int | None = None
+    rate: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+    checkpoints: Path | None = None
+    resume: bool = False
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves behind: the network, the schema, and the record of the run. No data."""
+
+    network: Network
+    null: NullModel
+    schema: Schema
+    history: pd.DataFrame
+    record: dict[str, Any]  # JSON-able: seed, epochs, batch size, final beta, events, best epoch, seconds
+
+
+def fit(recipe: "VAE", prepared: Prepared, roles: np.ndarray, options: Options) -> Fitted:
+    """Train the network of `recipe` on the training rows of `prepared`."""
+    observations = prepared.observations.to(options.device)
+    train, validation = (_rows(roles, role, options.device) for role in (Role.TRAIN, Role.VALIDATION))
+    noise = Noise(options.seed)
+    net = network(recipe, prepared.schema, options.seed).to(options.device)
+    net.start(observations, train, noise.at(BUILD))
+    settings = plan.settings(len(train), batch_size=options.batch_size, rate=options.rate)
+    batches = max(1, round(len(train) / settings.batch_size))
+    schedule = plan.schedule(options.epochs, batches, recipe.warmup)
+    trainer = Trainer(net, observations, (train, validation), (recipe.objective, recipe.beta), schedule, settings, noise)
+    identity = _identity(recipe, prepared, roles, options)
+    _run(trainer, identity, options)
+    null = NullModel(recipe.modalities, net, options.seed).to(options.device).fit(observations, train)
+    p = trainer.progress
+    history = pd.DataFrame([vars(row) for row in p.history])
+    record = {
+        "seed": options.seed,
+        "epochs": p.epoch,
+        "steps": p.step,
+        "best_epoch": p.best_epoch,
+        "seconds": p.seconds,
+        "batch_size": settings.batch_size,
+        "learning_rate": settings.rate,
+        "final_beta": p.history[-1].beta if p.history else recipe.beta,
+        "events": list(p.events),
+        "interrupted": any(event.startswith("interrupted") for event in p.events),
+        "train_observations": len(train),
+        "exposure": [_log_moments(e, train) for e in observations.exposure],
+    }
+    return Fitted(net.eval(), null, prepared.schema, history, record)
+
+
+def _log_moments(exposure: torch.Tensor | None, rows: torch.Tensor) -> list[float] | None:
+    """Mean and standard deviation of the log exposure in the training set, for new observations."""
+    if exposure is None:
+        return None
+    logs = exposure[rows].log()
+    return [float(logs.mean()), float(logs.std(correction=0))]
+
+
+def _rows(roles: np.ndarray, role: str, device: str) -> torch.Tensor:
+    return torch.from_numpy(np.flatnonzero(roles == role)).to(device)
+
+
+def _run(trainer: Trainer, identity: dict[str, str], options: Options) -> None:
+    """Take every step; save as time passes, at a signal, and when training diverges."""
+    keeper = None if options.checkpoints is None else Checkpoints(options.checkpoints)
+    with nullcontext() if keeper is None else keeper.lock(), stop_requests() as request:
+        if keeper is not None and options.resume:
+            _resume(trainer, keeper, identity)
+        saved_at = trainer.progress.seconds
+        try:
+            for p in watch(trainer, show=options.progress):
+                if keeper is not None and (p.seconds - saved_at >= SAVE_SECONDS or request.number):
+                    _save(trainer, keeper, identity)
+                    saved_at = p.seconds
+                if request.number is not None:
+                    _stop(trainer, keeper, request.number)
+                    break
+        except TrainingDiverged:
+            trainer.restore_best()
+            if keeper is not None:
+                _save(trainer, keeper, identity)
+            raise
+        if keeper is not None:
+            _save(trainer, keeper, identity)
+
+
+def _stop(trainer: Trainer, keeper: Checkpoints | None, signal: int) -> None:
+    p: Progress = trainer.progress
+    if keeper is not None:
+        raise Interrupted(
+            f"interrupted at step {p.step} (epoch {p.epoch + 1}): a checkpoint was written; continue with resume.", signal
+        )
+    # Without checkpoints the best that can be done is to keep the model, and to say that it is unfinished.
+    p.events.append(f"interrupted at step {p.step} of {trainer.planned()}: training was cut short")
+    trainer.restore_best()
+
+
+def _save(trainer: Trainer, keeper: Checkpoints, identity: dict[str, str]) -> None:
+    document, tensors = trainer.state()
+    keeper.save(trainer.progress.step, {"run": document, "identity": identity}, tensors)
+
+
+def _resume(trainer: Trainer, keeper: Checkpoints, identity: dict[str, str]) -> None:
+    checkpoint = keeper.latest()
+    if checkpoint is None:
+        return
+    then = checkpoint.documents["identity"]
+    changed = [name for name in identity if then.get(name) != identity[name]]
+    if changed:
+        raise ResumeError(
+            f"expected the same {', '.join(changed)} as when the run began, found a difference: "
+            "repeat the command that began it, or start afresh without resume."
+        )
+    trainer.restore(checkpoint.documents["run"], checkpoint.tensors)
+
+
+def _identity(recipe: "VAE", prepared: Prepared, roles: np.ndarray, options: Options) -> dict[str, str]:
+    """What must not change between the parts of one run, each as a short hash or word."""
+    return {
+        "recipe": _hash(recipe.model_dump_json().encode()),
+        "data": fingerprint(prepared.observations),
+        "split": _hash("".join(role[:2] for role in roles).encode()),
+        "options": json.dumps([options.epochs, options.batch_size, options.rate, options.seed, options.device]),
+        "torch version": torch.__version__,
+    }
+
+
+def fingerprint(observations: Observations) -> str:
+    """A hash of every value, exposure and covariate."""
+    digest = hashlib.sha256()
+    for x in observations.x:
+        tensors = (x.pointers, x.column, x.value) if isinstance(x, SparseMatrix) else (x,)
+        for tensor in tensors:
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    for tensor in (*observations.exposure, *observations.present, observations.covariates):
+        if tensor is not None:
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

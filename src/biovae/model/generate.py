@@ -1,0 +1,190 @@
+"""From z to data: decoding at a chosen exposure and covariates, denoised expression, new observations.
+
+    z   (rows, latent)
+    c   (combinations, covariates), the design rows that an average runs over
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+import torch
+from anndata import AnnData
+from jaxtyping import Float
+from mudata import MuData
+from torch import Tensor
+
+from biovae.batch import Context
+from biovae.data import Prepared
+from biovae.errors import InputError, closest, first
+from biovae.model.design import Chosen, averaged_rows, design_row
+from biovae.model.inference import ELEMENTS, ROWS, minibatches
+from biovae.network import Network
+from biovae.noise import Noise
+from biovae.schema import CategoricalCovariate, Schema
+
+if TYPE_CHECKING:
+    from biovae.model.vae import VAE
+
+At = tuple[int, float | None, Chosen | Literal["average"]]  # modality, library, covariates
+INTERVAL = (0.05, 0.95)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `VAE.expression` was asked for."""
+
+    modality: int
+    features: Sequence[str] | None
+    library: float
+    covariates: Chosen | Literal["own", "average"]
+    samples: int
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Denoised expression: observations x features, at one library size; intervals hold 90 % of the posterior draws."""
+
+    mean: pd.DataFrame
+    lower: pd.DataFrame | None = None
+    upper: pd.DataFrame | None = None
+
+
+@torch.no_grad()
+def decode(network: Network, schema: Schema, z: Float[Tensor, "rows latent"], at: At) -> Float[np.ndarray, "rows features"]:
+    """Mean of p(x | z) at one exposure, averaged over design rows where covariates are "average"."""
+    m, library, covariates = at
+    network.eval()
+    chosen = averaged_rows(schema) if covariates == "average" else design_row(schema, covariates).unsqueeze(0)
+    size = max(1, ELEMENTS // network.modalities[m].features)
+    parts = [_averaged(network, part, chosen, m, library) for part in z.split(size)]
+    return torch.cat(parts).cpu().numpy()
+
+
+def _averaged(network: Network, z: Tensor, chosen: Tensor, m: int, library: float | None) -> Tensor:
+    total = torch.zeros(())
+    for row in chosen:
+        total = total + _mean(network, z, row.expand(len(z), -1), m, library)
+    return total / len(chosen)
+
+
+def _mean(network: Network, z: Tensor, c: Tensor, m: int, library: float | None) -> Tensor:
+    device = network.into_decoder.device
+    exposure = torch.full((len(z), 1), 1.0 if library is None else float(library), device=device)
+    context = Context(exposure, c.to(device)[:, network.into_decoder])
+    return network.modalities[m].decode(z.to(device), context).mean
+
+
+@torch.no_grad()
+def expression(network: Network, schema: Schema, prepared: Prepared, wanted: Wanted) -> Expression:
+    """See `VAE.expression`."""
+    names = pd.Index(schema.modalities[wanted.modality].features)
+    keep = np.arange(len(names)) if wanted.features is None else _positions(names, wanted.features)
+    network.eval()
+    means, lowers, uppers = [], [], []
+    size = max(1, min(ROWS, ELEMENTS // (len(names) * max(1, wanted.samples))))
+    everything = torch.arange(len(prepared.observations))
+    for i, batch in enumerate(minibatches(prepared.observations, everything, size)):
+        q = network.encode(batch).z
+        means.append(_at(network, schema, q.mean, batch.covariates, wanted)[:, keep].numpy())
+        if wanted.samples:
+            draws = q.sample(Noise(0, 0, i), wanted.samples)
+            values = torch.stack([_at(network, schema, z, batch.covariates, wanted)[:, keep] for z in draws])
+            lower, upper = torch.quantile(values, torch.tensor(INTERVAL), dim=0)
+            lowers.append(lower.numpy())
+            uppers.append(upper.numpy())
+    frames = [
+        pd.DataFrame(np.concatenate(parts), index=prepared.obs_names, columns=names[keep]) if parts else None
+        for parts in (means, lowers, uppers)
+    ]
+    return Expression(*frames)
+
+
+def _at(network: Network, schema: Schema, z: Tensor, own: Tensor, wanted: Wanted) -> Tensor:
+    if wanted.covariates == "own":
+        return _mean(network, z, own, wanted.modality, wanted.library).cpu()
+    average = wanted.covariates == "average"
+    chosen = averaged_rows(schema) if average else design_row(schema, wanted.covariates).unsqueeze(0)
+    return _averaged(network, z, chosen, wanted.modality, wanted.library).cpu()
+
+
+def _positions(names: pd.Index, features: Sequence[str]) -> np.ndarray:
+    unknown = [f for f in features if f not in names]
+    if unknown:
+        raise InputError(
+            f"expected features of the model, found {len(unknown)} others ({first(unknown)}): "
+            + closest(str(unknown[0]), names)
+        )
+    return names.get_indexer_for(list(features))
+
+
+@torch.no_grad()
+def sample(
+    vae: "VAE", size: int, *, seed: int, library: float | np.ndarray | None, covariates: Mapping[str, str | float] | None
+) -> AnnData | MuData:
+    """See `VAE.sample`."""
+    if size < 1:
+        raise InputError(f"expected to sample at least one observation, found {size}.")
+    network, schema, noise = vae.network.eval(), vae.schema, Noise(seed)
+    z = network.prior.sample(noise, size, network.pseudo)
+    drawn = _draw_covariates(schema, covariates or {}, size, noise)
+    c = torch.stack([design_row(schema, row) for row in drawn.to_dict("records")]) if len(drawn.columns) else None
+    c = torch.zeros(size, 0) if c is None else c
+    names = [f"sample_{i + 1}" for i in range(size)]
+    parts = {}
+    for m, recipe in enumerate(vae.modalities):
+        exposure = _draw_library(vae.fitted.record["exposure"][m], library, size, noise)
+        blocks = list(_draws(network, (z, c, exposure), m, noise))
+        whole = scipy.sparse.vstack(blocks, format="csr") if scipy.sparse.issparse(blocks[0]) else np.concatenate(blocks)
+        obs = drawn.set_axis(names)
+        part = AnnData(whole, obs=obs, var=pd.DataFrame(index=vae.features(recipe.name)))
+        part.obsm["X_vae"] = z.numpy()
+        parts[recipe.name] = part
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    joined = MuData(parts)
+    joined.obsm["X_vae"] = z.numpy()
+    return joined
+
+
+def _draws(network: Network, given: tuple[Tensor, Tensor, Tensor | None], m: int, noise: Noise) -> Iterator:
+    z, c, exposure = given
+    counts = exposure is not None
+    size = max(1, ELEMENTS // network.modalities[m].features)
+    for rows in torch.arange(len(z)).split(size):
+        context = Context(exposure[rows] if counts else None, c[rows][:, network.into_decoder])
+        x = network.modalities[m].decode(z[rows], context).sample(noise).numpy()
+        yield scipy.sparse.csr_matrix(x) if counts else x
+
+
+def _draw_covariates(schema: Schema, chosen: Chosen, size: int, noise: Noise) -> pd.DataFrame:
+    """A value for every covariate of every new observation: chosen, else a level at random, else the mean."""
+    values = {}
+    for covariate in schema.covariates:
+        if covariate.name in chosen or not isinstance(covariate, CategoricalCovariate):
+            values[covariate.name] = [chosen.get(covariate.name, getattr(covariate, "mean", None))] * size
+        else:
+            at = (noise.uniform(size) * len(covariate.categories)).long()
+            values[covariate.name] = np.asarray(covariate.categories)[at.numpy()]
+    unknown = set(chosen) - {c.name for c in schema.covariates}
+    if unknown:
+        name = sorted(unknown)[0]
+        raise InputError(
+            f"expected a covariate of the model, found {name!r}: " + closest(name, [c.name for c in schema.covariates])
+        )
+    return pd.DataFrame(values, index=range(size))
+
+
+def _draw_library(
+    seen: list[float] | None, library: float | np.ndarray | None, size: int, noise: Noise
+) -> Float[Tensor, "rows 1"] | None:
+    """Exposure of new observations: as given, else log-normal with the training set's mean and spread of logs."""
+    if seen is None:
+        return None
+    if library is not None:
+        return torch.as_tensor(np.broadcast_to(np.asarray(library, np.float32), (size,)).copy()).unsqueeze(1)
+    mean, spread = seen
+    return (mean + spread * noise.normal(size, 1)).exp()

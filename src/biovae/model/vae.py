@@ -1,0 +1,371 @@
+"""The VAE: a recipe that can be fitted, and the verbs that need its network.
+
+    vae = VAE(rna(layer="counts"), covariates=["batch"], latent=10).fit(adata)
+    z = vae.embed(adata)
+
+Construction takes hyperparameters and nothing else; data come in at `fit`, and are never kept. Every verb takes
+`indices=` and streams.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from jaxtyping import Float
+from mudata import MuData
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+
+from biovae.data import Prepared, align, prepare, split
+from biovae.data.columns import flags
+from biovae.diagnostics import Verdict
+from biovae.errors import InputError, closest
+from biovae.modalities.modality import Modality
+from biovae.model import files, generate, inference, judge
+from biovae.model.evidence import Evidence
+from biovae.model.fitting import Fitted, Options, fit
+from biovae.network import Network
+from biovae.noise import Noise
+from biovae.objective import ELBO, AnyObjective
+from biovae.posteriors import AnyPosterior, Diagonal
+from biovae.priors import AnyPrior, StandardNormal
+from biovae.recipe import Recipe
+from biovae.schema import Schema
+from biovae.training.plan import Epochs
+from biovae.training.schedule import AnyWarmup, LinearWarmup
+
+Data = AnnData | MuData
+Rows = Sequence[int] | np.ndarray | None
+
+
+class Covariate(Recipe):
+    """A column of `obs` that the model is told, so that z need not carry it.
+
+    Args:
+        name: The column; text and categories become one-hot, numbers are standardised.
+        encoder: Whether encoders see it.
+        decoder: Whether decoders and likelihoods see it.
+    """
+
+    name: str
+    encoder: bool = False
+    decoder: bool = True
+
+
+class VAE(Recipe):
+    """A variational autoencoder of one or several modalities of the same observations.
+
+    Args:
+        modalities: What was measured, each with its likelihood.
+        covariates: Columns of `obs`, as names or `Covariate`; a name goes into the decoder only.
+        latent: Dimensions of z.
+        hidden: Width of the encoders' and decoders' layers.
+        depth: Number of those layers.
+        dropout: Share of the encoders' hidden units left out while training.
+        decoder_dropout: The same for the decoders.
+        input_dropout: Share of the encoders' inputs left out while training.
+        beta: Weight of the KL at the end of its warm-up; 1 is the evidence lower bound.
+        warmup: Shape of beta's rise, in fractions of the planned steps.
+        objective: `ELBO(free_bits=...)` or `IWAE(samples=...)`.
+        prior: p(z).
+        posterior: q(z | x).
+        modality_dropout: With several modalities, how often an observation is embedded from a random part of them
+            while training, so that every part has a usable posterior.
+    """
+
+    kind: Literal["vae"] = "vae"
+    modalities: tuple[Modality, ...]
+    covariates: tuple[Covariate, ...] = ()
+    latent: int = Field(default=10, ge=1)
+    hidden: int = Field(default=128, ge=1)
+    depth: int = Field(default=1, ge=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    decoder_dropout: float = Field(default=0.1, ge=0, lt=1)
+    input_dropout: float = Field(default=0.1, ge=0, lt=1)
+    beta: float = Field(default=1.0, ge=0)
+    warmup: AnyWarmup = LinearWarmup()
+    objective: AnyObjective = ELBO()
+    prior: AnyPrior = StandardNormal()
+    posterior: AnyPosterior = Diagonal()
+    modality_dropout: float = Field(default=0.3, ge=0, le=1)
+    _fitted: Fitted | None = PrivateAttr(default=None)
+
+    def __init__(self, *modalities: Modality, **parameters: Any) -> None:
+        if modalities:
+            parameters = {"modalities": modalities, **parameters}
+        super().__init__(**parameters)
+
+    @field_validator("covariates", mode="before")
+    @classmethod
+    def _named(cls, covariates: Any) -> Any:
+        return tuple({"name": c} if isinstance(c, str) else c for c in covariates)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [m.name for m in self.modalities]
+        if not names:
+            raise InputError("expected at least one modality, found none: VAE(bv.rna()), for example.")
+        if len(set(names)) < len(names):
+            raise InputError(f"expected a name of its own for every modality, found {names}: set name= in each.")
+        return self
+
+    # Fitting
+
+    def fit(  # noqa: PLR0913 - one place to ask for a run, each word of it optional
+        self,
+        data: Data,
+        *,
+        epochs: Epochs = "auto",
+        validation: float | str = 0.1,
+        test: str | np.ndarray | None = None,
+        seed: int = 0,
+        batch_size: int | None = None,
+        rate: float | None = None,
+        device: str = "cpu",
+        checkpoints: Path | str | None = None,
+        resume: bool = False,
+        progress: bool = True,
+    ) -> Self:
+        """Check the data, train, keep the best weights. The data are not kept.
+
+        Args:
+            data: An AnnData, or a MuData for several modalities; not changed.
+            epochs: How many, or "auto" to go on until the validation bound stops rising.
+            validation: Fraction that steers training, stratified by covariates, or a boolean column of `obs`.
+            test: A boolean column or array: observations that training never sees.
+            seed: Of every random draw; the same seed gives the same weights on the same kind of machine.
+            batch_size: Observations per step; None chooses by the size of the data.
+            rate: Peak learning rate; None chooses.
+            device: "cpu", "cuda", "mps".
+            checkpoints: A folder; a run that was interrupted goes on from there with `resume`.
+            resume: Continue from `checkpoints` if it holds any.
+            progress: Show a bar on a terminal, lines elsewhere.
+
+        Raises:
+            InputError: The data cannot be fitted as given.
+            TrainingDiverged: Three steps in a row were not finite.
+        """
+        prepared = self.prepare(data)
+        roles = self.roles(data, prepared, validation=validation, test=test, seed=seed)
+        folder = None if checkpoints is None else Path(checkpoints)
+        options = Options(epochs, batch_size, rate, seed, device, folder, resume, progress)
+        return self.fit_prepared(prepared, roles, options)
+
+    def prepare(self, data: Data) -> Prepared:
+        """The data as `fit` would see them: checked, features chosen, schema drawn up."""
+        sources = [m.source for m in self.modalities]
+        chosen = {m.name: m.features for m in self.modalities if m.features != "all"}
+        names = [c.name for c in self.covariates]
+        return prepare(data, sources, covariates=names, features=chosen, latent=self.latent)
+
+    def roles(
+        self,
+        data: Data,
+        prepared: Prepared,
+        *,
+        validation: float | str = 0.1,
+        test: str | np.ndarray | None = None,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """Which observation trains, steers, or is left out: see `data.split`."""
+        held_out = flags(data, test) if isinstance(test, str) else test
+        steering = flags(data, validation) if isinstance(validation, str) else validation
+        c = prepared.observations.covariates
+        categorical = [i for i in range(c.shape[1]) if bool(((c[:, i] == 0) | (c[:, i] == 1)).all())]
+        strata = np.unique(c[:, categorical].numpy(), axis=0, return_inverse=True)[1] if categorical else None
+        return split(len(prepared.obs_names), validation=steering, test=held_out, strata=strata, seed=seed)
+
+    def fit_prepared(self, prepared: Prepared, roles: np.ndarray, options: Options) -> Self:
+        """Train on data that `prepare` and `roles` made ready."""
+        self._fitted = fit(self, prepared, roles, options)
+        return self
+
+    @property
+    def fitted(self) -> Fitted:
+        """The result of `fit`, or an error that says how to get one."""
+        if self._fitted is None:
+            raise InputError("expected a fitted model, found one that was only constructed: call fit(data) first.")
+        return self._fitted
+
+    @property
+    def network(self) -> Network:
+        """The tensor network, a plain `nn.Module`."""
+        return self.fitted.network
+
+    @property
+    def schema(self) -> Schema:
+        """The names of features and covariates that the model was fitted to."""
+        return self.fitted.schema
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row per evaluation; bounds at beta 1, in nats per observation."""
+        return self.fitted.history.copy()
+
+    def features(self, modality: str | None = None) -> pd.Index:
+        """The names of a modality's features, in the order of every array of this model."""
+        return pd.Index(self.schema.modalities[self.index(modality)].features)
+
+    def index(self, modality: str | None = None) -> int:
+        """Position of a modality; None is the only one, or the first."""
+        names = [m.name for m in self.modalities]
+        if modality is None:
+            return 0
+        if modality not in names:
+            raise InputError(f"expected a modality of the model, found {modality!r}: {closest(modality, names)}")
+        return names.index(modality)
+
+    # Verbs on data
+
+    def observe(self, data: Data, *, indices: Rows = None, missing: str = "error", unseen: str = "error") -> Prepared:
+        """New data, checked and mapped by name onto the features and covariates of the model.
+
+        Args:
+            data: An AnnData or MuData; not changed.
+            indices: Rows to look at; None takes all.
+            missing: "error", or "zero" to treat features that the data lack as never seen.
+            unseen: "error", or "zero" to treat unknown covariate levels as none of the known ones.
+        """
+        sources = [m.source for m in self.modalities]
+        rows = None if indices is None else np.asarray(indices)
+        return align(data, sources, self.schema, missing=missing, unseen=unseen, rows=rows)
+
+    def embed(
+        self, data: Data, *, indices: Rows = None, missing: str = "error", unseen: str = "error"
+    ) -> Float[np.ndarray, "obs latent"]:
+        """Posterior means of z, one row per observation."""
+        observations = self.observe(data, indices=indices, missing=missing, unseen=unseen).observations
+        return inference.moments(self.network, observations, inference.everything(observations)).mean
+
+    def posterior(self, data: Data, *, indices: Rows = None) -> inference.Moments:
+        """Means and marginal variances of q(z | x)."""
+        observations = self.observe(data, indices=indices).observations
+        return inference.moments(self.network, observations, inference.everything(observations))
+
+    def reconstruct(
+        self, data: Data, *, modality: str | None = None, indices: Rows = None
+    ) -> Float[np.ndarray, "obs features"]:
+        """Mean of p(x | z) at the posterior mean, with each observation's own exposure and covariates."""
+        observations = self.observe(data, indices=indices).observations
+        m = self.index(modality)
+        return np.concatenate(list(inference.reconstructions(self.network, observations, m)))
+
+    def log_likelihood(
+        self, data: Data, *, samples: int = 100, seed: int = 0, indices: Rows = None
+    ) -> Float[np.ndarray, "obs"]:
+        """Importance-weighted estimate of log p(x) of each observation, in nats; a lower bound, tighter with samples.
+
+        Source: Burda, Grosse and Salakhutdinov 2016, ICLR, arXiv:1509.00519.
+        """
+        return self.scores(data, samples=samples, seed=seed, indices=indices).iwae
+
+    def scores(self, data: Data, *, samples: int = 100, seed: int = 0, indices: Rows = None) -> inference.Scores:
+        """Bound, importance-weighted bound, reconstruction and KL of each observation, in nats."""
+        observations = self.observe(data, indices=indices).observations
+        rows = inference.everything(observations)
+        return inference.scores(self.network, observations, rows, Noise(seed), samples)
+
+    def expression(
+        self,
+        data: Data,
+        *,
+        modality: str | None = None,
+        features: Sequence[str] | None = None,
+        library: float = 1e4,
+        covariates: Mapping[str, str | float] | Literal["own", "average"] = "average",
+        samples: int = 0,
+        indices: Rows = None,
+    ) -> generate.Expression:
+        """Denoised expression: what each observation would show at one library size, per 10,000 by default.
+
+        Args:
+            data: An AnnData or MuData.
+            modality: Which one; None takes the first.
+            features: Names; None takes all.
+            library: Exposure of every observation.
+            covariates: "average" over the levels of every categorical covariate, "own", or chosen values by name.
+            samples: Posterior draws for 90 % intervals; 0 gives the value at the posterior mean alone.
+            indices: Rows; None takes all.
+        """
+        prepared = self.observe(data, indices=indices)
+        wanted = generate.Wanted(self.index(modality), features, library, covariates, samples)
+        return generate.expression(self.network, self.schema, prepared, wanted)
+
+    def diagnose(self, data: Data, *, seed: int = 0, indices: Rows = None) -> Verdict:
+        """Judge the model on data: what is normal, what to look at, what is broken, and what to do about it.
+
+        Give the held-out observations as `indices` to judge what the model says of data it has not seen.
+        """
+        return judge.verdict(Evidence(self, self.fitted, self.observe(data, indices=indices), seed=seed))
+
+    # Verbs on z
+
+    def decode(
+        self,
+        z: Float[np.ndarray, "rows latent"],
+        *,
+        modality: str | None = None,
+        library: float = 1e4,
+        covariates: Mapping[str, str | float] | Literal["average"] = "average",
+    ) -> Float[np.ndarray, "rows features"]:
+        """Mean of p(x | z) at a library size, at chosen covariates or averaged over their levels."""
+        rows = torch.as_tensor(np.atleast_2d(z), dtype=torch.float32)
+        if rows.shape[1] != self.latent:
+            raise InputError(f"expected z with {self.latent} columns, found {rows.shape[1]}: give (rows, latent).")
+        return generate.decode(self.network, self.schema, rows, (self.index(modality), library, covariates))
+
+    def sample(
+        self,
+        size: int,
+        *,
+        seed: int = 0,
+        library: float | np.ndarray | None = None,
+        covariates: Mapping[str, str | float] | None = None,
+    ) -> Data:
+        """New observations: z from the prior, x from the likelihood.
+
+        Args:
+            size: How many.
+            seed: Of every draw.
+            library: Exposure of each; None takes the training set's median.
+            covariates: Chosen values by name; a level that is not chosen is drawn at random.
+
+        Returns:
+            An AnnData, or a MuData with several modalities, with z in `obsm["X_vae"]`.
+        """
+        return generate.sample(self, size, seed=seed, library=library, covariates=covariates)
+
+    # On disk
+
+    def save(self, path: Path | str, *, overwrite: bool = False) -> None:
+        """Write the model to a folder: JSON and safetensors, hashed, whole or not at all."""
+        files.save(self, self.fitted, path, overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{m.name}: {m.likelihood.model_dump()['kind']}" for m in self.modalities)
+        state = "not fitted"
+        if self._fitted is not None:
+            record, schema = self._fitted.record, self._fitted.schema
+            sizes = " + ".join(str(len(m.features)) for m in schema.modalities)
+            state = f"fitted to {schema.observations} observations x {sizes} features, {record['epochs']} epochs"
+        return f"VAE({parts}; latent {self.latent}, beta {self.beta:g}; {state})"
+
+    __str__ = __repr__
+
+
+def load(path: Path | str, *, parts: Sequence[type[Recipe]] = ()) -> VAE:
+    """Read a model that `VAE.save` wrote.
+
+    Args:
+        path: The folder.
+        parts: Recipes of your own that the model is made of; a class name in a file is never imported.
+
+    Raises:
+        ModelFileError: The folder is not a model, was changed, or needs a part that is not known.
+    """
+    recipe, fitted = files.load(VAE, path, parts)
+    recipe._fitted = fitted
+    return recipe

@@ -1,0 +1,1 @@
+"""One run as a folder: fit, judge, write, report. What the command line does, as functions."""

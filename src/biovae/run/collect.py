@@ -1,0 +1,137 @@
+"""From a judged model to the record that a report is made of."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from biovae.analysis import compare, deviance_explained, log_normalise, markers, pca, prototype, variance_explained
+from biovae.analysis.comparison import Comparison
+from biovae.batch import SparseMatrix
+from biovae.data import Role
+from biovae.diagnostics import Verdict
+from biovae.diagnostics import pit as randomised_pit
+from biovae.model import inference
+from biovae.model.evidence import Evidence
+from biovae.model.generate import decode
+from biovae.report import Report
+
+PER = 1e4  # prototypes are shown as counts per 10,000
+
+
+def versus_pca(evidence: Evidence, roles: np.ndarray, labels: pd.Series | None = None) -> Comparison:
+    """PCA of the same training observations and dimension, beside the model, on held-out ones."""
+    observations, z = evidence.observations, evidence.moments.mean
+    train = roles == Role.TRAIN
+    x = observations.x[0]
+    means = _means(evidence)
+    split = (train, evidence.here)
+    if isinstance(x, SparseMatrix):
+        counts = x.scipy()
+        exposure = observations.exposure[0]
+        size = np.asarray(counts.sum(1)) if exposure is None else exposure[:, 0].numpy()
+        base = pca(log_normalise(counts, size), z.shape[1], evidence.seed, train)
+        explained = deviance_explained(counts, size, split, means, base)
+    else:
+        table = x.numpy()
+        base = pca(table, z.shape[1], evidence.seed, train)
+        explained = variance_explained(table, split, means, base)
+    known = labels is not None and labels.notna().all() and 1 < labels.nunique() < len(labels)
+    return compare(z, base, explained, labels.astype(str).to_numpy() if known else None, evidence.seed)
+
+
+def _means(evidence: Evidence) -> Iterator[np.ndarray]:
+    """The model's expected values of the scored rows, in blocks."""
+    network, size = evidence.fitted.network, max(1, inference.ELEMENTS // evidence.observations.x[0].shape[1])
+    with torch.no_grad():
+        for batch in inference.minibatches(evidence.observations, evidence.rows, min(512, size)):
+            yield network.decode(network.encode(batch).z.mean, batch, 0).mean.numpy()
+
+
+def typical(evidence: Evidence, names: pd.Series) -> Any:
+    """The decoded z = 0 beside the mean of the data and of each group of observations."""
+    fitted, observations = evidence.fitted, evidence.observations
+    counts = isinstance(observations.x[0], SparseMatrix)
+    at = (0, PER if counts else None, "average")
+    centre = decode(fitted.network, fitted.schema, torch.zeros(1, evidence.recipe.latent), at)[0]
+    x = observations.x[0].scipy() if counts else observations.x[0].numpy()
+    exposure = observations.exposure[0]
+    scale = PER / exposure[:, 0].numpy() if exposure is not None else np.ones(len(observations))
+    groups = names.astype(str).to_numpy()
+    levels = np.unique(groups)
+    weight = (groups[None, :] == levels[:, None]) * scale[None, :]
+    means = np.asarray(weight @ x) / np.maximum((groups[None, :] == levels[:, None]).sum(1, keepdims=True), 1)
+    overall = np.asarray(scale @ x).ravel() / len(observations)
+    types = pd.DataFrame(means, index=levels)
+    return prototype(centre, overall, list(fitted.schema.modalities[0].features), evidence.moments.mean, types)
+
+
+def report(
+    evidence: Evidence, verdict: Verdict, roles: np.ndarray, obs: pd.DataFrame, about: dict[str, Any]
+) -> Report:
+    """Everything that a run found, as plain arrays and frames.
+
+    Args:
+        evidence: The judged model.
+        verdict: Its judgement.
+        roles: Train, validation or test, per observation.
+        obs: Columns to colour the map by, in the order of the observations.
+        about: `title`, `metrics`, `command`, `notices` and `data_sha256`.
+    """
+    calibration, clusters = evidence.calibration, pd.Series(evidence.clusters, name="cluster")
+    x = evidence.observations.x[0]
+    features = evidence.fitted.schema.modalities[0].features
+    labels = _labels(obs)
+    named = next((labels[c] for c in labels if not pd.api.types.is_numeric_dtype(labels[c])), None)
+    centre = typical(evidence, clusters if named is None else named.fillna("missing"))
+    zeros = None if calibration.zero_observed is None else (calibration.zero_observed, calibration.zero_expected)
+    moments = (calibration.mean, calibration.variance_observed, calibration.variance_expected)
+    kl = evidence.scores.kl.mean(0)
+    return Report(
+        title=about["title"],
+        verdict=verdict,
+        history=evidence.fitted.history,
+        null_elbo=float(evidence.null.mean()),
+        embedding=evidence.moments.mean,
+        labels=labels,
+        clusters=evidence.clusters,
+        markers=markers(x.scipy(), evidence.clusters, features) if isinstance(x, SparseMatrix) else None,
+        kl_per_dimension=kl,
+        active=evidence.moments.mean.var(0) > 0.01 if len(kl) == evidence.recipe.latent else None,
+        pit=randomised_pit(calibration.lower, calibration.upper, evidence.seed),
+        zero_fraction=zeros,
+        mean_variance=moments,
+        pca_comparison=about["comparison"].to_frame() if about["comparison"] is not None else None,
+        prototype=centre.frame,
+        prototype_sentence=str(centre),
+        presence=_presence(evidence),
+        notices=about["notices"],
+        metrics=about["metrics"],
+        command=about["command"],
+        seed=evidence.seed,
+        versions=about["metrics"]["versions"],
+        data_sha256=about["metrics"]["data_sha256"],
+    )
+
+
+def _labels(obs: pd.DataFrame, most: int = 8) -> pd.DataFrame:
+    """Columns worth a colour: at least two values, not a name of every observation, no more than a few columns."""
+    keep = []
+    for name in obs.columns:
+        values = obs[name].dropna()
+        numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        if values.nunique() > 1 and (numeric or values.nunique() <= max(2, len(obs) // 4)):
+            keep.append((numeric, name))
+    # Labels first: they are what a map is looked at for.
+    return obs[[name for _, name in sorted(keep, key=lambda item: item[0])][:most]]
+
+
+def _presence(evidence: Evidence) -> pd.DataFrame | None:
+    present = evidence.observations.present
+    if len(present) < 2:
+        return None
+    names = [m.name for m in evidence.fitted.schema.modalities]
+    everybody = np.ones(len(evidence.observations), bool)
+    return pd.DataFrame({n: everybody if p is None else p.numpy() for n, p in zip(names, present, strict=True)})

@@ -1,0 +1,188 @@
+"""From the words of the command line to recipes and files."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+from pydantic import ValidationError
+
+from biovae.data import read, read_many
+from biovae.data.recognise import recognise
+from biovae.diagnostics import Verdict
+from biovae.errors import InputError, closest
+from biovae.modalities import Modality, binary, continuous, rna
+from biovae.model import VAE, load
+from biovae.model.fitting import Options
+from biovae.run.folder import Request, Say, fit_run, judge_run
+from biovae.run.metrics import sha256
+from biovae.tools.pp import check
+
+KINDS = {"rna": rna, "continuous": continuous, "binary": binary}
+
+
+def fit_from_options(
+    given: dict[str, Any], config: Path | None, explicit: set[str], command: str, say: Say
+) -> Verdict:
+    """Run `biovae fit`: what was typed wins over the configuration file, which wins over the defaults."""
+    o = _configured(given, config, explicit)
+    data, notices = open_data(o["data"], o["batch"], transpose=o["transpose"])
+    covariates = [c.strip() for c in o["covariates"].split(",") if c.strip()]
+    if len(o["data"]) > 1 and o["batch"] not in covariates:
+        covariates.append(o["batch"])
+    vae = build(o, data, covariates)
+    options = Options(
+        epochs=_epochs(o["epochs"]),
+        batch_size=o["batch_size"],
+        seed=o["seed"],
+        device=o["device"],
+        checkpoints=Path(o["out"]) / "checkpoints",
+        resume=o["resume"],
+    )
+    request = Request(
+        data=data,
+        vae=vae,
+        out=Path(o["out"]),
+        options=options,
+        validation=_fraction_or_column(o["validation"]),
+        test=o["test"],
+        title=" + ".join(p.name for p in map(Path, o["data"])),
+        command=command,
+        data_sha256="+".join(sha256(Path(p)) for p in o["data"]),
+        notices=tuple(notices),
+    )
+    return fit_run(request, say)
+
+
+def build(o: dict[str, Any], data: AnnData | MuData, covariates: Sequence[str]) -> VAE:
+    """The recipe that the options describe; what pydantic refuses becomes one sentence."""
+    try:
+        return VAE(
+            *_modalities(o, data),
+            covariates=covariates,
+            latent=o["latent"],
+            hidden=o["hidden"],
+            depth=o["depth"],
+            beta=o["beta"],
+            prior=o["prior"],
+        )
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise InputError(
+            f"expected options that make a model, found {where} = {problem['input']!r}: {problem['msg']}."
+        ) from error
+
+
+def _modalities(o: dict[str, Any], data: AnnData | MuData) -> list[Modality]:
+    features = o["features"] if o["features"] == "all" else _whole(o["features"], "features")
+    counted = {"features": features, "size_factor": o["size_factor"]}
+    if o["likelihood"] is not None:
+        counted["likelihood"] = o["likelihood"]
+    if isinstance(data, AnnData):
+        return [rna(o["layer"], **counted)]
+    asked = dict(_pair(text) for text in o["modality"] or [])
+    unknown = [name for name in asked if name not in data.mod]
+    if unknown:
+        raise InputError(f"expected a modality of the file, found {unknown[0]!r}: {closest(unknown[0], data.mod)}")
+    kinds = recognise(data) | asked
+    return [
+        rna(o["layer"], name=name, mod=name, **counted) if kind == "rna" else KINDS[kind](name=name, mod=name)
+        for name, kind in kinds.items()
+    ]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, kind = text.partition("=")
+    if kind not in KINDS:
+        raise InputError(f"expected --modality NAME=KIND, found {text!r}: {closest(kind or name, KINDS)}")
+    return name, kind
+
+
+def open_data(paths: Sequence[Path], batch: str, *, transpose: bool) -> tuple[AnnData | MuData, list[str]]:
+    """One file, or several joined as batches, and what there is to say about that."""
+    if len(paths) == 1:
+        return read(paths[0], transpose=transpose), []
+    return read_many(paths, batch)
+
+
+def open_model(path: Path) -> VAE:
+    """The model of a run's folder, or a model folder itself."""
+    return load(path / "model" if (path / "model").is_dir() else path)
+
+
+def embed_file(run: Path, paths: Sequence[Path], out: Path, how: dict[str, Any]) -> None:
+    """Run `biovae embed`."""
+    vae = open_model(run)
+    names = [c.name for c in vae.covariates]
+    data, _ = open_data(paths, names[0] if names else "batch", transpose=how["transpose"])
+    z = vae.embed(data, missing=how["missing"], unseen=how["unseen"])
+    data.obsm["X_vae"] = z
+    if isinstance(data, MuData):
+        data = AnnData(np.zeros((data.n_obs, 0), np.float32), obs=data.obs.copy(), obsm={"X_vae": z})
+    data.write_h5ad(out)
+
+
+def check_file(paths: Sequence[Path], layer: str | None, *, transpose: bool) -> list[str]:
+    """Run `biovae check`: the sentences of the data gate."""
+    data, notices = open_data(paths, "batch", transpose=transpose)
+    options = {"features": "all", "size_factor": None, "likelihood": None, "layer": layer, "modality": None}
+    found = check(data, *_modalities(options, data))
+    return [*notices, *found, "nothing stands in the way of a fit"]
+
+
+def report_again(run: Path, data: Path | None, say: Say) -> Path:
+    """Run `biovae report`: the model judged once more, on the run's own embedded data or on a file."""
+    vae = open_model(run)
+    source = data or run / "embedded.h5ad"
+    adata = read(source)
+    prepared = vae.observe(adata)
+    split = run / "split.csv"
+    roles = np.full(len(prepared.obs_names), "validation", dtype=object)
+    if data is None and split.exists():
+        roles = pd.read_csv(split)["role"].to_numpy(dtype=object)
+    sha = "" if data is None else sha256(data)
+    request = Request(
+        data=adata, vae=vae, out=run, options=Options(), title=source.name, command=f"biovae report {run}", data_sha256=sha
+    )
+    judge_run(request, prepared, roles, say)
+    return run / "report.html"
+
+
+def _configured(given: dict[str, Any], config: Path | None, explicit: set[str]) -> dict[str, Any]:
+    if config is None:
+        return given
+    try:
+        table = tomllib.loads(config.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"expected a TOML file of options in {config}, found: {error}.") from error
+    options = {name.replace("-", "_"): value for name, value in table.items()}
+    for name in options:
+        if name not in given:
+            raise InputError(f"expected options of fit in {config}, found {name!r}: {closest(name, given)}")
+    text = {n: ",".join(v) if n == "covariates" and isinstance(v, list) else v for n, v in options.items()}
+    for name in ("epochs", "validation", "features"):
+        if name in text:
+            text[name] = str(text[name])
+    return given | {name: value for name, value in text.items() if name not in explicit}
+
+
+def _epochs(text: str) -> Any:
+    return "auto" if text == "auto" else _whole(text, "epochs")
+
+
+def _whole(text: str, name: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise InputError(f"expected a whole number above 0 for --{name} or its word, found {text!r}.")
+    return int(text)
+
+
+def _fraction_or_column(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

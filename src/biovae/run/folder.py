@@ -1,0 +1,155 @@
+"""What a run leaves in its folder, and the order in which it is written.
+
+    model/  embedding.npy  obs_names.txt  embedded.h5ad  split.csv  metrics.json  history.csv  report.html  checkpoints/
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+from anndata import AnnData
+from mudata import MuData
+
+from biovae.analysis import markers
+from biovae.batch import SparseMatrix
+from biovae.data import Prepared, Role
+from biovae.diagnostics import Verdict
+from biovae.errors import InputError
+from biovae.model import VAE
+from biovae.model.evidence import Evidence
+from biovae.model.fitting import Options
+from biovae.model.judge import verdict as judge
+from biovae.report import write as write_report
+from biovae.run.collect import report, versus_pca
+from biovae.run.metrics import metrics
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A fit as the command line asks for it."""
+
+    data: AnnData | MuData
+    vae: VAE
+    out: Path
+    options: Options
+    validation: float | str = 0.1
+    test: str | None = None
+    title: str = "biovae"
+    command: str = ""
+    data_sha256: str = ""
+    notices: tuple[str, ...] = ()
+
+
+def fit_run(request: Request, say: Say) -> Verdict:
+    """Fit, judge, and write the folder; nothing but checkpoints is written before the fit has succeeded."""
+    vae, out = request.vae, request.out
+    prepared = vae.prepare(request.data)
+    roles = vae.roles(
+        request.data, prepared, validation=request.validation, test=request.test, seed=request.options.seed
+    )
+    for sentence in (*request.notices, *prepared.places, *prepared.notices, _sizes(prepared, roles)):
+        say(sentence)
+    claim(out, resume=request.options.resume)
+    vae.fit_prepared(prepared, roles, request.options)
+    say(_summary(vae))
+    return judge_run(request, prepared, roles, say)
+
+
+def judge_run(request: Request, prepared: Prepared, roles: np.ndarray, say: Say) -> Verdict:
+    """Judge a fitted model on the observations it has not learned from, and write everything."""
+    vae, out = request.vae, request.out
+    evidence = Evidence(vae, vae.fitted, prepared, held_out(roles), vae.fitted.record["seed"])
+    verdict = judge(evidence)
+    numbers = metrics(evidence, roles, str(verdict.overall), request.data_sha256)
+    obs = request.data.obs.loc[prepared.obs_names] if request.data.obs_names.is_unique else request.data.obs
+    comparison = _compare(evidence, roles, obs, say)
+    about = {
+        "title": request.title,
+        "metrics": numbers,
+        "command": request.command,
+        "notices": [*request.notices, *prepared.places, *prepared.notices],
+        "comparison": comparison,
+    }
+    vae.save(out / "model", overwrite=True)
+    np.save(out / "embedding.npy", evidence.moments.mean)
+    (out / "obs_names.txt").write_text("\n".join(map(str, prepared.obs_names)) + "\n")
+    pd.DataFrame({"observation": prepared.obs_names, "role": roles}).to_csv(out / "split.csv", index=False)
+    vae.history.to_csv(out / "history.csv", index=False)
+    embedded(evidence, obs).write_h5ad(out / "embedded.h5ad", compression="gzip")
+    write_report(report(evidence, verdict, roles, obs, about), out / "report.html")
+    (out / "metrics.json").write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
+    return verdict
+
+
+def held_out(roles: np.ndarray) -> np.ndarray:
+    """The observations that judge: the test set, else the validation set, else all there are."""
+    for role in (Role.TEST, Role.VALIDATION):
+        if (roles == role).any():
+            return np.flatnonzero(roles == role)
+    return np.arange(len(roles))
+
+
+def claim(out: Path, *, resume: bool) -> None:
+    """Make the folder, or take over the folder of an earlier run; anything else is left alone."""
+    known = {"checkpoints", "metrics.json", "model", "report.html", "split.csv", "history.csv"}
+    if out.exists() and not out.is_dir():
+        raise InputError(f"expected a folder for the run, found the file {out}: choose another --out.")
+    inside = {p.name for p in out.iterdir()} if out.exists() else set()
+    if inside and not inside & known:
+        raise InputError(
+            f"expected a new or empty folder, or that of an earlier run, found {len(inside)} other files in {out}: "
+            "choose another --out."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    if not resume and (out / "checkpoints").exists():
+        for step in (out / "checkpoints").glob("step-*"):
+            shutil.rmtree(step, ignore_errors=True)
+
+
+def embedded(evidence: Evidence, obs: pd.DataFrame) -> AnnData:
+    """The first modality's values with z in `obsm["X_vae"]`, clusters in `obs`, their markers in `uns`."""
+    x = evidence.observations.x[0]
+    names = list(evidence.fitted.schema.modalities[0].features)
+    counts = isinstance(x, SparseMatrix)
+    matrix = scipy.sparse.csr_matrix(x.scipy()) if counts else x.numpy()
+    table = obs.copy()
+    table.index = table.index.astype(str)
+    table["vae_cluster"] = pd.Categorical(evidence.clusters)
+    adata = AnnData(matrix, obs=table, var=pd.DataFrame(index=pd.Index(names)))
+    adata.obsm["X_vae"] = evidence.moments.mean
+    if counts:
+        found = markers(x.scipy(), evidence.clusters, names)
+        adata.uns["vae_markers"] = found.astype({"cluster": str, "feature": str})
+    return adata
+
+
+def _compare(evidence: Evidence, roles: np.ndarray, obs: pd.DataFrame, say: Say) -> Any:
+    labels = next((obs[c] for c in obs if obs[c].dtype.name in ("category", "object", "string")), None)
+    try:
+        return versus_pca(evidence, roles, labels)
+    except InputError as error:  # too few observations for a PCA: the run itself is fine
+        say(f"no comparison with PCA: {error}")
+        return None
+
+
+def _sizes(prepared: Prepared, roles: np.ndarray) -> str:
+    sizes = ", ".join(f"{len(m.features):,} features of {m.name}" for m in prepared.schema.modalities)
+    counts = ", ".join(f"{int((roles == role).sum()):,} {role}" for role in Role)
+    return f"{len(roles):,} observations ({counts}); {sizes}"
+
+
+def _summary(vae: VAE) -> str:
+    record, history = vae.fitted.record, vae.history
+    bound = history["validation_elbo"].max() if len(history) else float("nan")
+    return (
+        f"fitted in {record['seconds']:.1f} s: {record['epochs']} epochs, validation bound {bound:.1f} nats per "
+        f"observation, final beta {record['final_beta']:g}"
+    )
