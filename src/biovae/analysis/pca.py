@@ -1,0 +1,99 @@
+"""Principal components of sparse data: what a straight line finds, computed beside every fit as the one to beat.
+
+    x         log-normalised counts, or any table, (obs, features)
+    scores    positions, (obs, components)
+    loadings  directions, (features, components), orthonormal
+
+Sparse data stay sparse.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+from jaxtyping import Bool, Float
+
+from biovae.errors import InputError
+
+
+@dataclass(frozen=True)
+class PCA:
+    """x = mean + scores loadings' + residual.
+
+    Attributes:
+        scores: Of all observations, those that were not fitted included.
+        loadings: Each with its largest entry positive.
+        mean: Of the training observations, (features,).
+        explained: Share of the training variance along each component, (components,).
+    """
+
+    scores: Float[np.ndarray, "obs components"]
+    loadings: Float[np.ndarray, "features components"]
+    mean: Float[np.ndarray, "features"]
+    explained: Float[np.ndarray, "components"]
+
+    def reconstruct(self, rows: slice | np.ndarray = slice(None)) -> Float[np.ndarray, "rows features"]:
+        """mean + scores loadings', of some rows."""
+        return self.mean + self.scores[rows] @ self.loadings.T
+
+
+def pca(
+    x: scipy.sparse.sparray | scipy.sparse.spmatrix | np.ndarray,
+    components: int,
+    seed: int = 0,
+    train: Bool[np.ndarray, "obs"] | None = None,
+) -> PCA:
+    """Principal components of the training observations, and the scores of all.
+
+    Sparse data are centred implicitly: (x - 1 mean') v = x v - 1 (mean' v), so that nothing is written out. Where there
+    are fewer observations or features than components asked for, all components there are.
+
+    Args:
+        x: Log-normalised counts, or any table.
+        components: Directions to keep.
+        seed: Of the vector that the Lanczos iteration starts from.
+        train: Observations to fit to; all of them where it is not given.
+
+    Raises:
+        InputError: Fewer than two training observations.
+    """
+    x = scipy.sparse.csr_array(x) if scipy.sparse.issparse(x) else np.asarray(x, dtype=np.float64)
+    fitted: Any = x if train is None else x[np.flatnonzero(train)]
+    if fitted.shape[0] < 2 or components < 1:
+        raise InputError(
+            f"expected 2 training observations and 1 component at least, found {fitted.shape[0]} and {components}: "
+            "fit to more data."
+        )
+    mean = np.asarray(fitted.mean(0)).ravel()
+    most = min(fitted.shape[0] - 1, fitted.shape[1])
+    deviation, loadings = _right_vectors(fitted, mean, min(components, most), seed)
+    loadings = loadings * np.where(loadings[np.abs(loadings).argmax(0), np.arange(loadings.shape[1])] < 0, -1, 1)
+    squares = fitted.multiply(fitted).sum() if scipy.sparse.issparse(fitted) else (fitted**2).sum()
+    total = squares - fitted.shape[0] * (mean**2).sum()
+    scores = np.asarray(x @ loadings) - mean @ loadings
+    return PCA(scores, loadings, mean, deviation**2 / total if total > 0 else np.zeros(len(deviation)))
+
+
+def _right_vectors(
+    x: Any, mean: np.ndarray, components: int, seed: int
+) -> tuple[Float[np.ndarray, "components"], Float[np.ndarray, "features components"]]:
+    """Largest singular values of x - mean, and right vectors; written out only where a side is that short."""
+    if components >= min(x.shape) - 1:
+        dense = x.toarray() if scipy.sparse.issparse(x) else x
+        _, value, right = np.linalg.svd(dense - mean, full_matrices=False)
+        return value[:components], right[:components].T
+    ones = np.ones(x.shape[0])
+    centred = scipy.sparse.linalg.LinearOperator(
+        x.shape,
+        matvec=lambda v: x @ v.ravel() - ones * (mean @ v.ravel()),
+        rmatvec=lambda u: x.T @ u.ravel() - mean * u.sum(),
+        matmat=lambda v: x @ v - np.outer(ones, mean @ v),
+        rmatmat=lambda u: x.T @ u - np.outer(mean, u.sum(0)),
+        dtype=np.float64,
+    )
+    start = np.random.default_rng(seed).standard_normal(min(x.shape))
+    _, value, right = scipy.sparse.linalg.svds(centred, k=components, v0=start)
+    order = np.argsort(-value)
+    return value[order], right[order].T
