@@ -38,8 +38,7 @@ class Network(nn.Module):
     Args:
         modalities: One network per modality, in the order of `Batch.x`.
         prior: p(z).
-        into_encoder: Columns of the design matrix that encoders see.
-        into_decoder: Columns of the design matrix that decoders and likelihoods see.
+        columns: Those of the design matrix that encoders see, and those that decoders and likelihoods see.
         drop: Chance, while training, that one of several encoders of an observation is left out.
     """
 
@@ -51,16 +50,15 @@ class Network(nn.Module):
         modalities: Sequence[ModalityNetwork],
         prior: PriorModule,
         *,
-        into_encoder: Tensor,
-        into_decoder: Tensor,
+        columns: tuple[Tensor, Tensor],
         drop: float = 0.0,
     ) -> None:
         super().__init__()
         self.modalities = nn.ModuleList(modalities)
         self.prior = prior
         self.drop = drop
-        self.register_buffer("into_encoder", into_encoder, persistent=False)
-        self.register_buffer("into_decoder", into_decoder, persistent=False)
+        self.register_buffer("into_encoder", columns[0], persistent=False)
+        self.register_buffer("into_decoder", columns[1], persistent=False)
 
     def encode(self, batch: Batch, noise: Noise | None = None) -> Encoded:
         """q(z | x, c); with noise as in training, without it as at prediction."""

@@ -9,6 +9,7 @@ output has no groups axis). To add one: subclass `Body`, list it in `BODIES`, ad
 """
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,9 @@ from biovae.recipe import Recipe, tagged
 
 def linear(inputs: int, outputs: int, noise: Noise, *, bias: bool = True) -> nn.Linear:
     """A linear layer whose start is torch's default, drawn from `noise` instead of the global generator."""
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
+    with warnings.catch_warnings():  # torch warns of layers without inputs: the null model's are only a bias
+        warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
+        layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
     bound = 1 / math.sqrt(max(inputs, 1))
     with torch.no_grad():
         for weight in layer.parameters():
@@ -64,17 +67,17 @@ class BatchNorm(nn.Module):
     ) -> Float[Tensor, "*samples obs width"]:
         """Standardise each column, then scale and shift it."""
         if not self.training:
-            return self._apply(x, training=False)
+            return self._standardise(x, training=False)
         seen = x if present is None else x[..., present, :]
         if seen[..., 0].numel() < 2:
-            return self._apply(x, training=False)
+            return self._standardise(x, training=False)
         if present is None:
-            return self._apply(x, training=True)
+            return self._standardise(x, training=True)
         out = torch.zeros_like(x)
-        out[..., present, :] = self._apply(seen, training=True)
+        out[..., present, :] = self._standardise(seen, training=True)
         return out
 
-    def _apply(self, x: Tensor, *, training: bool) -> Tensor:
+    def _standardise(self, x: Tensor, *, training: bool) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         args = (self.mean, self.variance, self.scale, self.shift, training, self.momentum, 1e-3)
         return functional.batch_norm(flat, *args).view(x.shape)

@@ -33,13 +33,15 @@ def network(recipe: "VAE", schema: Schema, seed: int) -> Network:
             levels=_dispersion_levels(modality, schema, into_decoder),
             library_levels=_first_levels(schema),
         )
-        encoder = modality.encoder or MLP(hidden=recipe.hidden, depth=recipe.depth, dropout=recipe.dropout)
-        decoder = modality.decoder or MLP(hidden=recipe.hidden, depth=recipe.depth, dropout=recipe.decoder_dropout)
+        body = MLP(hidden=recipe.hidden, depth=recipe.depth, dropout=recipe.dropout)
+        encoder = modality.encoder or body.model_copy(update={"input_dropout": recipe.input_dropout})
+        decoder = modality.decoder or body.model_copy(update={"dropout": recipe.decoder_dropout})
         parts.append(ModalityNetwork(modality, (encoder, decoder), recipe.posterior, sizes, noise))
     widths = [len(m.features) for m in schema.modalities]
     prior = recipe.prior.build(recipe.latent, widths, noise)
     drop = recipe.modality_dropout if len(parts) > 1 else 0.0
-    return Network(parts, prior, into_encoder=torch.tensor(into_encoder), into_decoder=torch.tensor(into_decoder), drop=drop)
+    columns = (torch.tensor(c, dtype=torch.int64) for c in (into_encoder, into_decoder))
+    return Network(parts, prior, columns=tuple(columns), drop=drop)
 
 
 def _spans(schema: Schema) -> dict[str, range]:

@@ -100,3 +100,24 @@ def reconstructions(network: Network, observations: Observations, m: int) -> Ite
     size = max(1, min(ROWS, ELEMENTS // network.modalities[m].features))
     for batch in minibatches(observations, everything(observations), size):
         yield network.decode(network.encode(batch).z.mean, batch, m).mean.cpu().numpy()
+
+
+@torch.no_grad()
+def predictive(
+    network: Network, given: Observations, scored: Observations, rows: Int[Tensor, "rows"], noise: Noise, samples: int
+) -> Float[np.ndarray, "rows"]:
+    """log mean_s p(x' | z_s), z_s ~ q(z | x): how well the posterior from one data set predicts another of the same cells.
+
+    Exposure and covariates are those of `given` throughout, so that x' is used for nothing but its score.
+    """
+    network.eval()
+    out = []
+    for i, part in enumerate(rows.split(rows_at_once(network, given, samples))):
+        seen, new = given.batch(part), scored.batch(part)
+        z = network.encode(seen).z.sample(noise.at(2, i), samples)
+        log_px = torch.zeros(samples, len(part))
+        for m, (x, present) in enumerate(zip(new.x, new.present, strict=True)):
+            each = network.decode(z, seen, m).log_prob(x).cpu()
+            log_px += each if present is None else torch.where(present.cpu(), each, 0)
+        out.append(torch.logsumexp(log_px, 0) - np.log(samples))
+    return torch.cat(out).numpy().astype(np.float64)

@@ -84,7 +84,7 @@ class VAE(Recipe):
     depth: int = Field(default=1, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     decoder_dropout: float = Field(default=0.1, ge=0, lt=1)
-    input_dropout: float = Field(default=0.1, ge=0, lt=1)
+    input_dropout: float = Field(default=0.0, ge=0, lt=1)
     beta: float = Field(default=1.0, ge=0)
     warmup: AnyWarmup = LinearWarmup()
     objective: AnyObjective = ELBO()
@@ -240,7 +240,7 @@ class VAE(Recipe):
         observations = self.observe(data, indices=indices, missing=missing, unseen=unseen).observations
         return inference.moments(self.network, observations, inference.everything(observations)).mean
 
-    def posterior(self, data: Data, *, indices: Rows = None) -> inference.Moments:
+    def moments(self, data: Data, *, indices: Rows = None) -> inference.Moments:
         """Means and marginal variances of q(z | x)."""
         observations = self.observe(data, indices=indices).observations
         return inference.moments(self.network, observations, inference.everything(observations))
