@@ -1,0 +1,32 @@
+"""Pictures of results, offered as `bv.pl`: arrays or a frame in, matplotlib axes out.
+
+matplotlib is imported when the first picture is drawn, and pyplot never.
+"""
+
+from biovae.plotting.calibration import calibration, mean_variance, pit, zero_fraction
+from biovae.plotting.canvas import png, svg
+from biovae.plotting.comparison import comparison, ranking
+from biovae.plotting.coordinates import map2d
+from biovae.plotting.history import history
+from biovae.plotting.kl import kl
+from biovae.plotting.latent import latent, points
+from biovae.plotting.palettes import palette
+from biovae.plotting.prototype import prototype
+
+__all__ = [
+    "calibration",
+    "comparison",
+    "history",
+    "kl",
+    "latent",
+    "map2d",
+    "mean_variance",
+    "palette",
+    "pit",
+    "png",
+    "points",
+    "prototype",
+    "ranking",
+    "svg",
+    "zero_fraction",
+]

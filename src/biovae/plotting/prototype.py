@@ -1,0 +1,65 @@
+"""The prototype f(0), what the model holds to be typical, beside the mean of the data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from biovae.errors import InputError
+from biovae.plotting.canvas import BLUE, INK, RASTERISE_ABOVE, VERMILLION, dress, key, new_axes, plain
+from biovae.plotting.labels import place_labels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NEEDED = ("feature", "prototype", "mean", "log2_fold_change")
+
+
+def prototype(frame: pd.DataFrame, *, label: int = 12, unit: str = "counts", ax: Axes | None = None) -> Axes:
+    """Draw every feature's prototype against its mean, and name those that differ most.
+
+    Both axes are logarithmic where no value is negative; a value of zero is drawn at the smallest positive one.
+
+    Args:
+        frame: A row per feature: `feature`, `prototype`, `mean`, `log2_fold_change` of prototype over mean.
+        label: How many features to name, by absolute fold change.
+        unit: What is measured.
+        ax: Axes to draw on; new ones otherwise.
+
+    Raises:
+        InputError: A column is missing.
+    """
+    missing = [name for name in NEEDED if name not in frame]
+    if missing:
+        raise InputError(
+            f"expected the columns {', '.join(NEEDED)}, found none called {', '.join(missing)}: "
+            "pass the frame of bv.tl.prototype."
+        )
+    ax = new_axes(ax, width=4.7, height=4.2)
+    mean, typical = (frame[name].to_numpy(dtype=np.float64) for name in ("mean", "prototype"))
+    if min(mean.min(initial=0), typical.min(initial=0)) >= 0:
+        mean, typical = _above_zero(mean, typical)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+    change = frame["log2_fold_change"].to_numpy(dtype=np.float64)
+    most = np.argsort(-np.abs(np.nan_to_num(change, posinf=0, neginf=0)), kind="stable")[:label]
+    size = float(np.clip(9_000 / max(len(mean), 1), 4, 16))
+    many = len(mean) > RASTERISE_ABOVE
+    ax.scatter(mean, typical, s=size, color=BLUE, alpha=0.45, linewidths=0, rasterized=many, label="features")
+    ax.scatter(mean[most], typical[most], s=18, color=VERMILLION, linewidths=0, label="differ most")
+    if len(mean):
+        ends = [min(mean.min(), typical.min()), max(mean.max(), typical.max())]
+        ax.plot(ends, ends, color=INK, linewidth=1.1, linestyle=(0, (5, 3)), label="equal")
+    dress(ax, x=f"mean of the data ({unit})", y=f"prototype f(0) ({unit})")
+    key(ax, columns=3)
+    names = frame["feature"].iloc[most]
+    place_labels(ax, mean[most], typical[most], [plain(name, 16) for name in names])
+    return ax
+
+
+def _above_zero(*values: np.ndarray) -> tuple[np.ndarray, ...]:
+    together = np.concatenate(values)
+    floor = together[together > 0].min(initial=1.0)
+    return tuple(np.maximum(v, floor) for v in values)

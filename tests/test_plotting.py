@@ -1,0 +1,406 @@
+"""Pictures: every one has axes with names and units, tells the truth about what it draws, and leaves pyplot alone."""
+
+import re
+import subprocess
+import sys
+import types
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from biovae import plotting as pl
+from biovae.errors import InputError
+from biovae.plotting import coordinates as maps
+from biovae.plotting.canvas import plain
+from biovae.plotting.colors import categories, is_categorical
+from biovae.plotting.coordinates import pca2d
+from biovae.plotting.history import best_epoch
+from biovae.plotting.latent import point_size
+from biovae.plotting.palettes import LONGEST, MISSING, OKABE_ITO, OTHER, VISIONS, palette, separation
+
+RNG = np.random.default_rng(0)
+XY = RNG.normal(size=(300, 2))
+PIT = RNG.random(500)
+MEAN = RNG.lognormal(-2, 1.5, size=60)
+
+
+def run_history(epochs=20):
+    epoch = np.arange(1, epochs + 1)
+    bound = -700 - 500 * np.exp(-epoch.astype(float))
+    return pd.DataFrame(
+        {
+            "epoch": epoch,
+            "beta": np.minimum(epoch / 5, 1.0),
+            "learning_rate": 1e-3,
+            "train_elbo": bound + 5,
+            "validation_elbo": bound,
+        }
+    )
+
+
+def prototype_frame(mean=MEAN):
+    prototype = mean * np.exp(np.linspace(-1, 1, len(mean)))
+    names = [f"gene{i}" for i in range(len(mean))]
+    change = np.log2(np.abs(prototype / mean))
+    return pd.DataFrame({"feature": names, "prototype": prototype, "mean": mean, "log2_fold_change": change})
+
+
+TYPES = pd.Series(np.resize(["a", "b", "c"], 300), name="type")
+DEPTH = pd.Series(RNG.lognormal(7, 1, 300), name="depth")
+SCORES = pd.DataFrame({"name": ["nb", "poisson"], "mean": [-350.0, -402.0], "se": [2.0, 3.0]})
+AGAINST = pd.DataFrame({"measure": ["reconstruction"], "pca": [-720.0], "vae": [-690.0], "unit": ["nats"]})
+
+CASES = {  # name -> (picture, unit on x, unit on y)
+    "history": (lambda ax: pl.history(run_history(), null=-720.0, ax=ax), "passes", "nats per observation"),
+    "categories": (lambda ax: pl.points(XY, TYPES, ax=ax), "arbitrary units", "arbitrary units"),
+    "numbers": (lambda ax: pl.points(XY, DEPTH, kind="PCA of z", ax=ax), "latent units", "latent units"),
+    "no colour": (lambda ax: pl.points(XY, ax=ax), "arbitrary units", "arbitrary units"),
+    "kl": (lambda ax: pl.kl(np.array([2.0, 0.0]), np.array([True, False]), ax=ax), "dimension", "nats"),
+    "pit": (lambda ax: pl.pit(PIT, ax=ax), "probability", "density"),
+    "zeros": (lambda ax: pl.zero_fraction(np.exp(-MEAN), np.exp(-MEAN), ax=ax), "fraction", "fraction"),
+    "moments": (lambda ax: pl.mean_variance(MEAN, MEAN, 2 * MEAN, ax=ax), "counts", "counts²"),
+    "prototype": (lambda ax: pl.prototype(prototype_frame(), ax=ax), "counts", "counts"),
+    "comparison": (lambda ax: pl.comparison(AGAINST, ax=ax), "unit", "measure"),
+    "ranking": (lambda ax: pl.ranking(SCORES, ax=ax), "nats per observation", "candidate"),
+}
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request):
+    return CASES[request.param]
+
+
+def legend(ax):
+    found = ax.get_legend()
+    return [] if found is None else [text.get_text() for text in found.get_texts()]
+
+
+# every picture
+
+
+def test_axes_carry_names_and_units(case):
+    draw, x, y = case
+    ax = draw(None)
+    assert isinstance(ax, Axes)
+    lowest = ax.figure.axes[-1] if x == "passes" else ax
+    assert x in lowest.get_xlabel()
+    assert y in ax.get_ylabel()
+
+
+def test_given_axes_are_drawn_on(case):
+    draw, *_ = case
+    ax = Figure().add_subplot()
+    assert draw(ax) is ax
+    assert ax.has_data() or ax.child_axes
+
+
+def test_pyplot_and_settings_are_left_alone(case):
+    before = dict(matplotlib.rcParams)
+    figure = case[0](None).figure
+    assert pl.png(figure).startswith(b"\x89PNG")
+    pl.svg(figure, prefix="p", label="a picture")
+    assert dict(matplotlib.rcParams) == before
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+def test_svg_belongs_to_the_page(case):
+    text = pl.svg(case[0](None).figure, prefix="fig7", label='a "quoted" <label>')
+    assert text.startswith("<svg")
+    assert "http" not in text
+    assert "xlink" not in text
+    assert "currentColor" in text
+    assert all(name.startswith("fig7-") for name in re.findall(r'\sid="([^"]*)"', text))
+    defined = set(re.findall(r'\sid="([^"]*)"', text))
+    assert set(re.findall(r'(?:url\(#|href="#)([^)"]*)', text)) <= defined
+    assert "<label>" not in text
+
+
+def test_same_input_gives_the_same_bytes(case):
+    def make():
+        return pl.svg(case[0](None).figure, prefix="p", label="x")
+
+    assert make() == make()
+
+
+def test_import_brings_no_matplotlib():
+    code = "import sys, biovae.plotting; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# the latent map
+
+
+def test_legend_counts_every_category_and_the_missing():
+    column = TYPES.where(np.arange(300) >= 30)
+    ax = pl.points(XY, column)
+    sizes = column.value_counts()
+    assert legend(ax) == [f"{name} ({sizes[name]})" for name in "abc"] + ["missing (30)"]
+    colors = ax.collections[0].get_facecolors()
+    grey = matplotlib.colors.to_rgba(MISSING)
+    assert np.isclose(colors, grey).all(axis=1).sum() == 30
+
+
+def test_missing_numbers_are_grey_and_listed():
+    ax = pl.points(XY, DEPTH.where(DEPTH.index >= 40))
+    assert legend(ax) == ["missing (40)"]
+    assert sum(len(c.get_offsets()) for c in ax.collections) == 300
+
+
+def test_more_categories_than_colours_share_one():
+    sizes = np.arange(1, 46)
+    column = pd.Series(np.repeat([f"t{i}" for i in range(45)], sizes), name="type")
+    groups = categories(column)
+    assert len(groups.names) == LONGEST
+    assert groups.names[-1] == "other (16 categories)"
+    assert groups.colors[-1] == OTHER
+    assert groups.names[:2] == ("t16", "t17")  # the largest stay, in their own order
+    assert sum(groups.sizes) == len(column)
+    assert groups.sizes[-1] == sizes[:16].sum()
+
+
+def test_every_point_keeps_its_colour_in_a_shuffled_order():
+    ax = pl.points(XY, TYPES, seed=3)
+    at = {tuple(xy): i for i, xy in enumerate(XY)}
+    drawn = [at[tuple(xy)] for xy in np.asarray(ax.collections[0].get_offsets())]
+    assert sorted(drawn) == list(range(300))
+    assert drawn != sorted(drawn)
+    expected = np.array([matplotlib.colors.to_rgba(OKABE_ITO["abc".index(TYPES[i])]) for i in drawn])
+    np.testing.assert_allclose(ax.collections[0].get_facecolors(), expected)
+
+
+def test_many_points_are_small_and_rasterised():
+    assert point_size(100) > point_size(5_000) > point_size(50_000) > 0
+    few, many = pl.points(XY), pl.points(RNG.normal(size=(2_001, 2)))
+    assert not few.collections[0].get_rasterized()
+    assert many.collections[0].get_rasterized()
+
+
+def test_legend_does_not_cover_the_points():
+    ax = pl.points(XY, pd.Series([f"a rather long name {i % 30}" for i in range(300)], name="type"))
+    ax.figure.draw_without_rendering()
+    beside, inside = ax.get_legend().get_window_extent(), ax.get_window_extent()
+    assert beside.x0 >= inside.x1
+    assert beside.x1 <= ax.figure.bbox.x1 + 1
+
+
+def test_lengths_must_agree():
+    with pytest.raises(InputError, match="found 299 colours for 300 points"):
+        pl.points(XY, TYPES[:-1])
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pd.Series(["a", "b"]), True),
+        (pd.Series([True, False]), True),
+        (pd.Series([0, 1, 1]), True),
+        (pd.Series(np.arange(100)), False),
+        (pd.Series([0.5, 1.5]), False),
+        (pd.Series([0, 1], dtype="category"), True),
+    ],
+)
+def test_which_columns_are_categories(column, expected):
+    assert is_categorical(column) is expected
+
+
+def test_numbers_in_names_sort_as_numbers():
+    assert categories(pd.Series(["c10", "c9", "c1"])).names == ("c1", "c9", "c10")
+    ordered = pd.Categorical(["low", "high"], categories=["low", "high", "unused"])
+    assert categories(pd.Series(ordered)).names == ("low", "high")
+
+
+@settings(max_examples=15)
+@given(st.lists(st.text(max_size=40), min_size=1, max_size=4))
+def test_any_text_can_be_a_category(names):
+    ax = pl.points(XY[: len(names)], pd.Series(names, name=names[0], dtype=object), annotate=True)
+    assert "\x00" not in pl.svg(ax.figure, prefix="p", label=names[0])
+
+
+@pytest.mark.parametrize("name", ["$\\frac{$", "_private", "<script>alert(1)</script>", "細胞", "a\nb", ""])
+def test_awkward_names_are_drawn_as_they_are(name):
+    ax = pl.points(XY, pd.Series([name] * 300, name=name), annotate=True)
+    assert len(legend(ax)) == 1
+    assert "<script>" not in pl.svg(ax.figure, prefix="p", label=name)
+    assert plain(name).replace("\\$", "$") in (name, name.replace("\n", " "))
+
+
+class Model:
+    """Embeds by counting its calls."""
+
+    calls = 0
+
+    def embed(self, adata):
+        self.calls += 1
+        return np.column_stack([XY, XY[:, :1]])[: adata.n_obs]
+
+
+def small_adata():
+    import anndata as ad
+
+    obs = pd.DataFrame({"type": TYPES.to_numpy()}, index=[f"cell{i}" for i in range(300)])
+    return ad.AnnData(np.abs(XY).astype(np.float32), obs=obs, var=pd.DataFrame(index=["CD3D", "LYZ"]))
+
+
+def test_latent_of_a_model_and_an_anndata(monkeypatch):
+    monkeypatch.setattr(maps, "find_spec", lambda _: None)
+    vae, adata = Model(), small_adata()
+    assert len(legend(pl.latent(vae, adata, color="type"))) == 3
+    assert pl.latent(vae, adata, color="LYZ").get_title(loc="left") == "LYZ"
+    assert vae.calls == 2
+    adata.obsm["X_vae"] = XY
+    pl.latent(vae, adata)
+    assert vae.calls == 2
+    with pytest.raises(InputError, match="did you mean 'type'"):
+        pl.latent(vae, adata, color="typ")
+
+
+# coordinates
+
+
+def test_pca_keeps_the_largest_variances():
+    z = RNG.normal(size=(200, 4)) * [1, 5, 3, 0.1]
+    scores = pca2d(z)
+    expected = np.linalg.eigvalsh(np.cov(z.T))[::-1][:2]
+    np.testing.assert_allclose(scores.var(axis=0, ddof=1), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 3), (49, 3), (60, 2), (60, 1)])
+def test_small_or_flat_embeddings_fall_to_pca(shape):
+    xy, kind = pl.map2d(RNG.normal(size=shape))
+    assert xy.shape == (shape[0], 2)
+    assert kind == "PCA of z"
+    assert np.isfinite(xy).all()
+
+
+def test_umap_is_used_where_it_is_installed(monkeypatch):
+    class Umap:
+        def __init__(self, **how):
+            self.how = how
+
+        def fit_transform(self, z):
+            assert self.how["n_jobs"] == 1
+            return np.full((len(z), 2), float(self.how["random_state"]))
+
+    monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=Umap))
+    monkeypatch.setattr(maps, "find_spec", lambda name: name == "umap")
+    z = RNG.normal(size=(60, 5))
+    first, kind = pl.map2d(z, 1)
+    assert kind == "UMAP"
+    assert (first == pl.map2d(z, 1)[0]).all()
+    assert (first != pl.map2d(z, 2)[0]).all()
+    monkeypatch.setattr(maps, "find_spec", lambda _: None)
+    assert pl.map2d(z)[1] == "PCA of z"
+
+
+def test_bad_embeddings_are_refused():
+    with pytest.raises(InputError, match=r"shape \(3,\)"):
+        pl.map2d(np.zeros(3))
+    with pytest.raises(InputError, match="in 2 of 5 observations"):
+        pl.map2d(np.where(np.arange(5)[:, None] < 2, np.nan, np.zeros((5, 3))))
+
+
+# colours
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+@pytest.mark.parametrize(("size", "least"), [(7, 15), (12, 14), (20, 11), (30, 8)])
+def test_colours_stay_apart_for_every_vision(vision, size, least):
+    assert separation(palette(size), vision) > least
+
+
+def test_palettes_extend_each_other():
+    assert palette(7) == OKABE_ITO
+    assert all(palette(LONGEST)[:size] == palette(size) for size in range(LONGEST + 1))
+    assert len(set(palette(LONGEST))) == LONGEST
+
+
+# training curves
+
+
+def test_best_epoch_waits_for_the_whole_objective():
+    table = run_history()
+    table.loc[1, "validation_elbo"] = 0.0  # while beta was small: not eligible
+    table.loc[12, "validation_elbo"] = -600.0
+    assert best_epoch(table) == 13
+    assert best_epoch(table.assign(validation_elbo=np.nan)) is None
+
+
+def test_history_draws_both_bounds_null_and_schedules():
+    ax = pl.history(run_history(), null=-720.0)
+    assert legend(ax) == ["training", "validation", "null: the same likelihood without z"]
+    assert [a.get_ylabel() for a in ax.figure.axes[1:]] == ["beta", "rate"]
+    assert any("best: epoch 20" in text.get_text() for text in ax.texts)
+    low, high = ax.get_ylim()
+    assert low < -720 < high  # the null is in sight, the first epochs need not be
+    assert any("began at −884" in text.get_text() for text in ax.texts)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_short_histories_are_drawn(epochs):
+    pl.png(pl.history(run_history(epochs)).figure)
+
+
+def test_history_without_its_columns_is_refused():
+    with pytest.raises(InputError, match="validation_elbo"):
+        pl.history(run_history().drop(columns="validation_elbo"))
+    with pytest.raises(InputError, match="0 rows"):
+        pl.history(run_history(0))
+
+
+# the rest
+
+
+def test_kl_is_sorted_and_unused_dimensions_are_marked():
+    ax = pl.kl(np.array([1.0, 3.0, 0.01]), np.array([True, True, False]))
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["1", "0", "2"]
+    assert legend(ax) == ["active (2)", "unused (1)"]
+    assert [bar.get_hatch() for bar in ax.patches] == [None, None, "////"]
+
+
+def test_pit_shows_uniform_and_a_tolerance_that_grows_for_few_values():
+    few, many = (legend(pl.pit(RNG.random(n)))[1] for n in (200, 100_000))
+    percent = [int(re.search(r"±(\d+)", text).group(1)) for text in (few, many)]
+    assert percent[0] > percent[1] >= 10
+    assert legend(pl.pit(np.array([])))[2] == "uniform"
+
+
+def test_calibration_draws_what_there_is():
+    axes = pl.calibration(RNG.random(100), (np.exp(-MEAN), np.exp(-MEAN)), (MEAN, MEAN, MEAN))
+    assert len(axes) == 3
+    assert len({ax.figure for ax in axes}) == 1
+    assert len(pl.calibration(zeros=(np.exp(-MEAN), np.exp(-MEAN)))) == 1
+    assert pl.calibration() == ()
+
+
+def test_prototype_names_the_features_that_differ_most():
+    ax = pl.prototype(prototype_frame(), label=4)
+    named = {text.get_text() for text in ax.texts}
+    assert named == {"gene0", "gene1", "gene58", "gene59"}
+    assert ax.get_xscale() == "log"
+    assert pl.prototype(prototype_frame(-MEAN)).get_xscale() == "linear"  # a CLR protein may be negative
+
+
+def test_prototype_labels_do_not_overlap():
+    ax = pl.prototype(prototype_frame())
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert len(boxes) > 6
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_ranking_puts_the_best_on_top_with_its_interval():
+    ax = pl.ranking(SCORES)
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["poisson", "nb"]
+    low, high = ax.collections[0].get_segments()[1][:, 0]
+    np.testing.assert_allclose([low, high], [-350 - 1.96 * 2, -350 + 1.96 * 2])
+
+
+@pytest.mark.parametrize("draw", [pl.ranking, pl.comparison, pl.prototype])
+def test_frames_without_their_columns_are_refused(draw):
+    with pytest.raises(InputError, match="expected"):
+        draw(pd.DataFrame({"unknown": [1]}))
