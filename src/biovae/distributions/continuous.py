@@ -6,11 +6,12 @@
     l    lower edge of an interval of y, in units of s, measured from mu
     d    its width, in units of s
 
-A count x is scored as a probability mass: of all y whose count rounds to x, [x - 1/2, x + 1/2) pushed through log1p(f x),
-the first interval open to the left. So the masses sum to one, and stand beside those of the count distributions.
+A count x is scored as a probability mass: that of all y whose count rounds to x, [x - 1/2, x + 1/2) pushed through
+log1p(f x), the first interval open to the left. So the masses sum to one, and rank beside those of the counts.
 """
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,7 @@ from torch.special import erfcx, log_ndtr, ndtr
 
 from biovae.batch import SparseCounts
 from biovae.distributions.distribution import Distribution
-from biovae.distributions.sparse import as_rows, as_sparse, clear, repeat, take, wide
+from biovae.distributions.sparse import as_dense, as_rows, as_sparse, clear, repeat, take, wide
 from biovae.distributions.special import HALF_LOG_2PI, bounded
 from biovae.noise import Noise
 
@@ -51,9 +52,9 @@ class Normal(Distribution):
         """s**2."""
         return (2 * self.log_scale).exp().expand(self._shape)
 
-    def log_prob(self, x: Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs"]:
+    def log_prob(self, x: SparseCounts | Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs"]:
         """log p(x), in nats, summed over features."""
-        return self.log_prob_each(x).sum(-1)
+        return self.log_prob_each(as_dense(x)).sum(-1)
 
     def log_prob_each(self, x: Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs features"]:
         """log p(x) of every entry."""
@@ -104,7 +105,7 @@ class Log1pNormalCounts(Distribution):
 
     @property
     def variance(self) -> Float[Tensor, "*samples obs features"]:
-        """E[x**2] - E[x]**2, with E[x**2] = sum_k (2 k + 1) P(x > k) summed as the mean is; infinite where floats end."""
+        """E[x**2] - E[x]**2, E[x**2] = sum_k (2 k + 1) P(x > k) summed as the mean is; infinite where floats end."""
         first, second = self._moments()
         return (second - first.square()).clamp(min=0).nan_to_num(nan=math.inf).to(self.location.dtype)
 
@@ -151,7 +152,7 @@ class Log1pNormalCounts(Distribution):
     def _moments(self) -> tuple[Tensor, Tensor]:
         """E[x] and E[x**2], float64."""
         mu, s, f = wide(self.location), wide(self.log_scale).exp(), wide(self.log_factor).exp()
-        first = second = 0.0
+        first, second = torch.zeros_like(mu), torch.zeros_like(mu)
         for k in range(SERIES):
             above = 1 - self._below(k + 0.5)
             first, second = first + above, second + (2 * k + 1) * above
@@ -180,12 +181,13 @@ class _LogInterval(torch.autograd.Function):
     """log[Phi(l + d) - Phi(l)], d > 0, relative to the density at the edge nearer to 0, so that no tail underflows."""
 
     @staticmethod
-    def forward(ctx, lower: Tensor, width: Tensor) -> Tensor:
+    def forward(ctx: Any, lower: Tensor, width: Tensor) -> Tensor:
         middle = lower + width / 2
         near, far = middle.abs() - width / 2, middle.abs() + width / 2
         drop = middle.abs() * width  # log density(near) - log density(far)
         log_tail = _log_mills(near)
-        broad = log_tail + torch.log(-torch.expm1((_log_mills(far) - log_tail - drop).clamp(max=-torch.finfo(width.dtype).tiny)))
+        beyond = (_log_mills(far) - log_tail - drop).clamp(max=-torch.finfo(width.dtype).tiny)
+        broad = log_tail + torch.log(-torch.expm1(beyond))
         slant = drop.clamp(min=1e-30)
         narrow = torch.log(width) + torch.log(-torch.expm1(-slant) / slant)
         ratio = torch.where(width < NARROW, narrow, broad)  # log of mass / density(near)
@@ -194,7 +196,7 @@ class _LogInterval(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         middle, drop, ratio = ctx.saved_tensors
         near = torch.exp(-ratio)  # density / mass, at the near edge
         at_upper = near * torch.exp(torch.where(middle >= 0, -drop, 0))

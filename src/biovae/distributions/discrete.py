@@ -3,7 +3,11 @@
     x        0 or 1, sparse                 (obs, features); or a code 0 ... levels - 1, dense
     logits   log odds of a 1                (*samples, obs, features)
              unnormalised log-probability   (*samples, obs, features, levels)
+
+Any value above 0 counts as a 1 in binary data.
 """
+
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,7 +17,7 @@ from torch.nn.functional import softplus
 
 from biovae.batch import SparseCounts
 from biovae.distributions.distribution import Distribution
-from biovae.distributions.sparse import add, as_rows, as_sparse, clear, repeat, take, wide
+from biovae.distributions.sparse import add, as_dense, as_rows, as_sparse, clear, repeat, take, wide
 from biovae.noise import Noise
 
 
@@ -62,20 +66,20 @@ class _BernoulliLogProb(torch.autograd.Function):
     """log p(x) of a matrix of rows."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, x: SparseCounts) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, x: SparseCounts) -> Tensor:
         flat = x.flat
         surprise = softplus(logits)
         clear(surprise, flat, x.value)
         atoms = softplus(-take(logits, flat)).mul_(x.value > 0).neg_()
         if ctx.needs_input_grad[0]:
             slope = torch.sigmoid(logits).neg_()
-            add(slope, flat, x.value)
+            add(slope, flat, (x.value > 0).to(slope.dtype))
             ctx.save_for_backward(slope)
         return wide(surprise.sum(-1).neg_()).index_add_(0, x.row, wide(atoms)).to(logits.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (slope,) = ctx.saved_tensors
         return slope * grad.unsqueeze(-1), None
 
@@ -101,9 +105,9 @@ class Categorical(Distribution):
         away = self._codes - self.mean.unsqueeze(-1)
         return (self.logits.softmax(-1) * away.square()).sum(-1)
 
-    def log_prob(self, x: Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs"]:
+    def log_prob(self, x: SparseCounts | Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs"]:
         """log p(x), in nats, summed over features."""
-        return self.log_prob_each(x).sum(-1)
+        return self.log_prob_each(as_dense(x)).sum(-1)
 
     def log_prob_each(self, x: Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs features"]:
         """log p(x) of every entry of codes."""

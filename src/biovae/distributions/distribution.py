@@ -2,8 +2,8 @@
 
     x  observation    (obs, features); sparse for counts and binary data, dense for real numbers and categories
 
-Parameters are tensors of shape (*samples, obs, features), or whatever broadcasts to it; sample axes in front pass through
-every method. To add a distribution: subclass `Distribution`, add a row to CASES in tests/test_distributions.py.
+Parameters are tensors of shape (*samples, obs, features), or whatever broadcasts to it; sample axes in front pass
+through every method. To add a distribution: subclass `Distribution`, add a row to CASES in tests/test_distributions.py.
 """
 
 from abc import ABC, abstractmethod
@@ -18,8 +18,8 @@ from biovae.noise import Noise
 class Distribution(ABC):
     """p(x), independent over features.
 
-    `log_prob` is the training path: it touches lgamma at the non-zeros of sparse counts only. `log_prob_each` and `cdf` are
-    for calibration: dense, element by element.
+    `log_prob` is the training path: of sparse counts it touches lgamma at the non-zeros only. `log_prob_each` and `cdf`
+    are for calibration: dense, element by element.
     """
 
     @property

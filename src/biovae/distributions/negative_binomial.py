@@ -7,7 +7,7 @@
     log p(x) = log Gamma(x + r) - log Gamma(r) - log Gamma(x + 1) + x (a - softplus(a)) - r softplus(a)
 
 The last term is the whole of it where x = 0, and 90 to 98 % of single-cell counts are 0. So the dense part costs one
-softplus and one sigmoid per entry in float32; at the non-zeros the other terms, which are large and cancel, are summed in
+softplus and one sigmoid per entry, in float32; the terms of the non-zeros, large ones that cancel, are summed in
 float64. The gradients need softplus(a), sigmoid(a), and one number per non-zero:
 
     d log p / d m     = x sigmoid(-a) - r sigmoid(a)
@@ -16,7 +16,7 @@ float64. The gradients need softplus(a), sigmoid(a), and one number per non-zero
 Source: Lopez et al. 2018, Nature Methods 15:1053, doi:10.1038/s41592-018-0229-2.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
@@ -86,10 +86,12 @@ class NegativeBinomial(Distribution):
 
     @property
     def shape(self) -> torch.Size:
+        """(*samples, obs, features), as far as the parameters tell."""
         return torch.broadcast_shapes(self.log_mean.shape, self.log_r.shape)
 
 
-def bounded_log_r(log_r: Tensor) -> Tensor:
+def bounded_log_r(log_r: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """log r within +-60."""
     return log_r.clamp(-LIMIT, LIMIT)
 
 
@@ -105,22 +107,23 @@ class _LogProb(torch.autograd.Function):
     """log p(x) of a matrix of rows; log_r is (features,) or (rows, features)."""
 
     @staticmethod
-    def forward(ctx, m: Tensor, log_r: Tensor, x: SparseCounts) -> Tensor:
+    def forward(ctx: Any, m: Tensor, log_r: Tensor, x: SparseCounts) -> Tensor:
         need_m, need_r = ctx.needs_input_grad[:2]
         log_r, flat = bounded_log_r(log_r), x.flat
-        atoms = nonzeros(m, log_r, x, flat, slope=need_r)
+        at = nonzeros(m, log_r, x, flat, slope=need_r)
         r, a = log_r.exp(), m - log_r
         sp = softplus(a)
         clear(sp, flat, x.value)  # the atoms have it all
         log_p = wide((sp @ r if r.dim() == 1 else (sp * r).sum(-1)).neg_())
-        log_p.index_add_(0, x.row, atoms.log_p)
+        log_p.index_add_(0, x.row, at.log_p)
         if need_m or need_r:
-            ctx.save_for_backward(a.sigmoid_(), sp if need_r else None, r, atoms.lift, atoms.slope, flat, x.row, x.column)
+            kept = sp if need_r else sp.new_empty(0)
+            ctx.save_for_backward(a.sigmoid_(), kept, r, at.lift, at.slope, flat, x.row, x.column)
         return log_p.to(m.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         sg, sp, r, lift, slope, flat, row, column = ctx.saved_tensors
         need_m, need_r = ctx.needs_input_grad[:2]
         at_row = grad.index_select(0, row)
@@ -136,47 +139,53 @@ class _LogProb(torch.autograd.Function):
         return grad_m, grad_log_r, None
 
 
+class NonZeros(NamedTuple):
+    """One number per non-zero, 0 where padded."""
+
+    log_p: Float[Tensor, "capacity"]  # log p(x), in wide precision
+    lift: Float[Tensor, "capacity"]  # the gradient in m, but for - r sigmoid(a)
+    slope: Float[Tensor, "..."]  # the gradient in log r, but for + r sigmoid(a); empty unless asked for
+
+
 class _Dispersion(NamedTuple):
-    """Functions of r alone, at each non-zero."""
+    """Functions of r alone, the first three in wide precision."""
 
     log_r: Tensor
     r: Tensor
     stretch: Tensor  # log((r + 8) / r)
-    rest: Tensor  # what log Gamma(r) adds to log p, beyond its leading terms
+    rest: Tensor  # what is left of log Gamma(r), negative: log(product) - tail
     slope: Tensor  # digamma(r) - log(r + 8)
 
+    @classmethod
+    def of(cls, log_r: Tensor) -> "_Dispersion":
+        w = wide(log_r)
+        r = w.exp()
+        low = stirling(r.to(log_r.dtype), slope=True)
+        return cls(w, r, torch.log1p(SHIFT / r), low.product.log().sub_(low.tail), low.slope)
 
-class NonZeros(NamedTuple):
-    """One number per non-zero, 0 where padded."""
 
-    log_p: Tensor  # log p(x)
-    lift: Tensor  # the gradient in m, but for the dense part
-    slope: Tensor | None  # the same in log r
-
-
-def nonzeros(m: Tensor, log_r: Tensor, x: SparseCounts, flat: Int[Tensor, "capacity"], *, slope: bool) -> NonZeros:
+def nonzeros(
+    m: Float[Tensor, "rows features"], log_r: Tensor, x: SparseCounts, flat: Int[Tensor, "capacity"], *, slope: bool
+) -> NonZeros:
+    """log p(x) and its gradients at the non-zeros; what grows with x or r is kept wide, the small parts are not."""
     if log_r.dim() == 1:
-        d = _Dispersion(*(part.index_select(0, x.column) for part in _dispersion(wide(log_r))))
+        d = _Dispersion(*(part.index_select(0, x.column) for part in _Dispersion.of(log_r)))
     else:
-        d = _dispersion(wide(take(log_r, flat)))
-    v, m_ = wide(x.value), wide(take(m, flat))
-    sp = softplus(m_ - d.log_r)
-    s, growth = v + d.r, torch.log1p(v / (d.r + SHIFT))
-    high, factorial = stirling(s, slope=slope), stirling(v + 1, slope=False)
+        d = _Dispersion.of(take(log_r, flat))
+    v, log_p = wide(x.value), wide(take(m, flat))
+    sp = softplus(log_p - d.log_r)
+    growth = torch.div(v, d.r + SHIFT).log1p_()
+    log_p.sub_(sp).add_(d.stretch).mul_(v).addcmul_(d.r, sp, value=-1)
+    log_p.addcmul_(growth, (v - 0.5).add_(d.r)).addcmul_((v + (1 + SHIFT)).log_(), v + 0.5, value=-1)
 
-    log_p = (s - 0.5).mul_(growth).add_(d.rest)
-    log_p.addcmul_(v, (m_ + d.stretch).sub_(sp)).addcmul_(d.r, sp, value=-1)
-    log_p.addcmul_(v + 0.5, torch.log(v + 1 + SHIFT), value=-1).add_(1 + SHIFT - HALF_LOG_2PI)
-    log_p.add_(high.tail).sub_(factorial.tail).add_(factorial.product.div_(high.product).log_())
-    log_p.mul_(counted := v > 0)
+    high = stirling((v + d.r).to(m.dtype), slope=slope)
+    factorial = stirling(x.value + 1, slope=False)
+    rest = factorial.product.div_(high.product).log_().add_(high.tail).sub_(factorial.tail).add_(d.rest)
+    counted = (x.value > 0).to(m.dtype)
+    log_p.add_(rest).add_(1 + SHIFT - HALF_LOG_2PI).mul_(counted)
 
-    lift = v * torch.exp(-sp)
+    lift = sp.to(m.dtype, copy=True).neg_().exp_().mul_(x.value)
     if not slope:
-        return NonZeros(log_p, lift, None)
-    return NonZeros(log_p, lift, growth.add_(high.slope).sub_(d.slope).sub_(sp).mul_(d.r).sub_(lift).mul_(counted))
-
-
-def _dispersion(log_r: Tensor) -> _Dispersion:
-    r = log_r.exp()
-    low = stirling(r, slope=True)
-    return _Dispersion(log_r, r, torch.log1p(SHIFT / r), low.product.log().sub_(low.tail), low.slope)
+        return NonZeros(log_p, lift, high.slope)
+    rate = growth.sub_(sp).mul_(d.r).to(m.dtype)
+    return NonZeros(log_p, lift, high.slope.sub_(d.slope).mul_(d.r).add_(rate).sub_(lift).mul_(counted))

@@ -2,9 +2,13 @@
 
     m   log mean    (*samples, obs, features)
 
+The dense part costs one exponential per entry, in float32; the terms of the non-zeros are summed in float64:
+
     log p(x) = sum_{x > 0} [x m - log Gamma(x + 1)] - sum_all exp(m)
     d log p / d m = x - exp(m)
 """
+
+from typing import Any
 
 import numpy as np
 import scipy.special
@@ -74,7 +78,7 @@ class _LogProb(torch.autograd.Function):
     """log p(x) of a matrix of rows."""
 
     @staticmethod
-    def forward(ctx, m: Tensor, x: SparseCounts) -> Tensor:
+    def forward(ctx: Any, m: Tensor, x: SparseCounts) -> Tensor:
         flat, v = x.flat, wide(x.value)
         at = wide(_clamped(take(m, flat)))
         rate = _clamped(m).exp_()
@@ -86,7 +90,7 @@ class _LogProb(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         slope, flat, row, value = ctx.saved_tensors
         grad_m = slope * grad.unsqueeze(-1)
         add(grad_m, flat, grad.index_select(0, row) * value)

@@ -17,6 +17,11 @@ def as_sparse(x: SparseCounts | Float[Tensor, "obs features"]) -> SparseCounts:
     return x if isinstance(x, SparseCounts) else SparseCounts.from_dense(x)
 
 
+def as_dense(x: SparseCounts | Float[Tensor, "obs features"]) -> Float[Tensor, "obs features"]:
+    """The same values, zeros written out."""
+    return x.dense() if isinstance(x, SparseCounts) else x
+
+
 def as_rows(parameter: Float[Tensor, "..."], shape: Size) -> Float[Tensor, "rows features"]:
     """A parameter that broadcasts to `shape`, written out as a matrix."""
     return parameter.expand(shape).reshape(-1, shape[-1]).contiguous()
@@ -48,7 +53,9 @@ def add(dense: Float[Tensor, "rows features"], flat: Int[Tensor, "capacity"], va
     dense.view(-1).index_add_(0, flat, value.to(dense.dtype))
 
 
-def clear(dense: Float[Tensor, "rows features"], flat: Int[Tensor, "capacity"], value: Float[Tensor, "capacity"]) -> None:
+def clear(
+    dense: Float[Tensor, "rows features"], flat: Int[Tensor, "capacity"], value: Float[Tensor, "capacity"]
+) -> None:
     """dense[flat] = 0 where value > 0, in place: exactly 0 at the non-zeros, untouched where a padded entry points."""
     add(dense, flat, take(dense, flat).mul_(value > 0).neg_())
 

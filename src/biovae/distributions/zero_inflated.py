@@ -15,6 +15,8 @@ binomial's, and -sigmoid(g).
 Source: Lopez et al. 2018, Nature Methods 15:1053, doi:10.1038/s41592-018-0229-2.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -82,10 +84,10 @@ class ZeroInflatedNegativeBinomial(Distribution):
 
 
 class _LogProb(torch.autograd.Function):
-    """log p(x) of a matrix of rows; log_r is (features,) or (rows, features). Gradients are finished in the forward pass."""
+    """log p(x) of a matrix of rows; log_r is (features,) or (rows, features). Gradients are finished in forward."""
 
     @staticmethod
-    def forward(ctx, m: Tensor, log_r: Tensor, g: Tensor, x: SparseCounts) -> Tensor:
+    def forward(ctx: Any, m: Tensor, log_r: Tensor, g: Tensor, x: SparseCounts) -> Tensor:
         log_r, flat = bounded_log_r(log_r), x.flat
         atoms = nonzeros(m, log_r, x, flat, slope=ctx.needs_input_grad[1])
         r, a = log_r.exp(), m - log_r
@@ -102,7 +104,7 @@ class _LogProb(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_m, grad_log_r, grad_g = ctx.saved_tensors
         per_row = grad.unsqueeze(-1)
         if grad_log_r is not None:
