@@ -12,8 +12,21 @@ from sklearn.decomposition import PCA as ReferencePCA
 from sklearn.metrics import adjusted_rand_score, mean_poisson_deviance
 
 from biovae.analysis import (
-    compare, deviance_explained, explained_out_of_fold, label_accuracy, label_hits, leiden, log_normalise, markers,
-    nearest, out_of_fold, pca, prototype, r2, shared_neighbours, variance_explained,
+    compare,
+    deviance_explained,
+    explained_out_of_fold,
+    label_accuracy,
+    label_hits,
+    leiden,
+    log_normalise,
+    markers,
+    nearest,
+    out_of_fold,
+    pca,
+    prototype,
+    r2,
+    shared_neighbours,
+    variance_explained,
 )  # fmt: skip
 from biovae.errors import InputError
 

@@ -6,7 +6,7 @@ people's code and used on what another program fitted. To add one: a file of its
 
 from biovae.analysis.clusters import leiden, markers
 from biovae.analysis.comparison import Comparison, Explained, compare, deviance_explained, variance_explained
-from biovae.analysis.linear import explained_out_of_fold, out_of_fold, r2
+from biovae.analysis.linear import explained_out_of_fold, out_of_fold, r2, slopes
 from biovae.analysis.neighbours import label_accuracy, label_hits, nearest, shared_neighbours
 from biovae.analysis.normalise import log_normalise
 from biovae.analysis.pca import PCA, pca
@@ -31,5 +31,6 @@ __all__ = [
     "prototype",
     "r2",
     "shared_neighbours",
+    "slopes",
     "variance_explained",
 ]

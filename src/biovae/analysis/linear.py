@@ -46,9 +46,15 @@ def explained_out_of_fold(
     return r2(y, out_of_fold(x, y, seed))
 
 
-def _ridge(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
-    middle, level = x.mean(0), y.mean(0)
-    centred = x - middle
+def slopes(
+    x: Float[np.ndarray, "obs predictors"], y: Float[np.ndarray, "obs responses"]
+) -> Float[np.ndarray, "predictors responses"]:
+    """The ridge coefficients of y on x, both without their means."""
+    centred = x - x.mean(0)
     gram = centred.T @ centred
     gram += np.eye(x.shape[1]) * max(PENALTY * np.trace(gram) / x.shape[1], np.finfo(np.float64).tiny)
-    return level + (at - middle) @ np.linalg.solve(gram, centred.T @ (y - level))
+    return np.linalg.solve(gram, centred.T @ (y - y.mean(0)))
+
+
+def _ridge(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
+    return y.mean(0) + (at - x.mean(0)) @ slopes(x, y)
