@@ -383,7 +383,21 @@ def test_prototype_names_the_features_that_differ_most():
     named = {text.get_text() for text in ax.texts}
     assert named == {"gene0", "gene1", "gene58", "gene59"}
     assert ax.get_xscale() == "log"
-    assert pl.prototype(prototype_frame(-MEAN)).get_xscale() == "linear"  # a CLR protein may be negative
+
+
+def test_prototype_of_values_that_may_be_negative():
+    frame = prototype_frame(-MEAN).assign(log2_fold_change=np.nan)  # a CLR protein has no fold change
+    largest = frame["feature"].iloc[(frame["prototype"] - frame["mean"]).abs().argmax()]
+    ax = pl.prototype(frame, label=1)
+    assert [text.get_text() for text in ax.texts] == [largest]
+    assert ax.get_xscale() == "linear"
+
+
+def test_moments_of_values_that_may_be_negative():
+    ax = pl.mean_variance(MEAN - 1, MEAN, MEAN)
+    assert ax.get_xscale() == "linear"
+    assert legend(ax) == ["observed", "expected"]
+    assert len(ax.collections[0].get_offsets()) == len(MEAN)
 
 
 def test_prototype_labels_do_not_overlap():

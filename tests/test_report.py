@@ -252,6 +252,15 @@ def test_the_caption_says_which_map_it_is():
     assert "McInnes" in Page(render(full())).text
 
 
+def test_a_prototype_without_fold_changes_is_ranked_by_difference():
+    frame = full().prototype.assign(log2_fold_change=np.nan, mean=-MEAN)
+    frame["difference"] = frame["prototype"] - frame["mean"]
+    text = Page(render(Report(title="t", prototype=frame, prototype_unit="CLR"))).text
+    assert "feature prototype (CLR) mean (CLR) difference" in text
+    largest = frame.loc[frame["difference"].idxmax(), "feature"]
+    assert f"difference {largest}" in text
+
+
 def test_leakage_falls_back_on_the_verdict():
     spoken = SimpleNamespace(overall=State.LOOK, lines=(line("leakage of library size", 0.3, State.LOOK),))
     page = Page(render(Report(title="t", verdict=spoken)))

@@ -100,12 +100,12 @@ def mean_variance(
         mean: Means of the features, (features,).
         observed: Variances in the data, (features,).
         expected: Variances under the model, (features,).
-        unit: What is measured; Poisson's line is drawn for counts only.
+        unit: What is measured. Only counts get logarithmic axes and Poisson's line.
         ax: Axes to draw on; new ones otherwise.
     """
     mean, observed, expected = (np.asarray(values, dtype=np.float64) for values in (mean, observed, expected))
     ax = new_axes(ax)
-    counts = unit == "counts"
+    counts = unit == "counts" and mean.min(initial=0) >= 0
     keep = (mean > 0) & (observed > 0) & (expected > 0) if counts else np.isfinite(mean)
     _dots(ax, mean[keep], observed[keep], color=BLUE, label="observed")
     _dots(ax, mean[keep], expected[keep], color=ORANGE, label="expected")

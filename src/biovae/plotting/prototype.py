@@ -24,7 +24,7 @@ def prototype(frame: pd.DataFrame, *, label: int = 12, unit: str = "counts", ax:
 
     Args:
         frame: A row per feature: `feature`, `prototype`, `mean`, `log2_fold_change` of prototype over mean.
-        label: How many features to name, by absolute fold change.
+        label: How many features to name, see `most_different`.
         unit: What is measured.
         ax: Axes to draw on; new ones otherwise.
 
@@ -43,8 +43,7 @@ def prototype(frame: pd.DataFrame, *, label: int = 12, unit: str = "counts", ax:
         mean, typical = _above_zero(mean, typical)
         ax.set_xscale("log")
         ax.set_yscale("log")
-    change = frame["log2_fold_change"].to_numpy(dtype=np.float64)
-    most = np.argsort(-np.abs(np.nan_to_num(change, posinf=0, neginf=0)), kind="stable")[:label]
+    most = most_different(frame, label)
     size = float(np.clip(9_000 / max(len(mean), 1), 4, 16))
     many = len(mean) > RASTERISE_ABOVE
     ax.scatter(mean, typical, s=size, color=BLUE, alpha=0.45, linewidths=0, rasterized=many, label="features")
@@ -57,6 +56,14 @@ def prototype(frame: pd.DataFrame, *, label: int = 12, unit: str = "counts", ax:
     names = frame["feature"].iloc[most]
     place_labels(ax, mean[most], typical[most], [plain(name, 16) for name in names])
     return ax
+
+
+def most_different(frame: pd.DataFrame, count: int) -> np.ndarray:
+    """Rows of the features whose prototype differs most from the mean: by fold change, or by difference without one."""
+    change = frame["log2_fold_change"].to_numpy(dtype=np.float64)
+    if not np.isfinite(change).any():
+        change = (frame["prototype"] - frame["mean"]).to_numpy(dtype=np.float64)
+    return np.argsort(-np.abs(np.nan_to_num(change, posinf=0, neginf=0)), kind="stable")[:count]
 
 
 def _above_zero(*values: np.ndarray) -> tuple[np.ndarray, ...]:

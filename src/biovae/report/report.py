@@ -44,7 +44,8 @@ class Report:
         versions: Name and version of each piece of software.
         data_sha256: Of the input.
         citations: What to cite beside biovae itself.
-        unit: What the features count or measure, for axis labels.
+        unit: What the features count or measure, for axis labels: "counts", or for example "log intensity".
+        prototype_unit: The same for the prototype, which may be on another scale; `unit` where it is empty.
     """
 
     title: str
@@ -75,3 +76,4 @@ class Report:
     data_sha256: str = ""
     citations: list[str] = field(default_factory=list)
     unit: str = "counts"
+    prototype_unit: str = ""

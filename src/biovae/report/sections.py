@@ -12,6 +12,7 @@ import numpy as np
 from biovae.plotting import comparison, history, kl, mean_variance, pit, prototype, zero_fraction
 from biovae.plotting.canvas import new_axes
 from biovae.plotting.history import best_epoch
+from biovae.plotting.prototype import most_different
 from biovae.report.glossary import ELSEWHERE, METRICS, NATS
 from biovae.report.maps import clusters, latent_map, locate
 from biovae.report.parts import Section, Table, frame_table, number, percent, picture, plain_table
@@ -121,22 +122,24 @@ def typical(report: Report) -> Section | None:
     frame = report.prototype
     if frame is None or frame.empty:
         return None
-    order = frame["log2_fold_change"].abs().sort_values(ascending=False, kind="stable").index[:MOST_GENES]
+    most = frame.iloc[most_different(frame, MOST_GENES)]
+    unit = report.prototype_unit or report.unit
+    folds = most["log2_fold_change"].notna().any()
     headings = {
-        "feature": "feature", "prototype": f"prototype ({report.unit})", "mean": f"mean ({report.unit})",
-        "log2_fold_change": "log2 fold change",
+        "feature": "feature", "prototype": f"prototype ({unit})", "mean": f"mean ({unit})",
+        **({"log2_fold_change": "log2 fold change"} if folds else {"difference": "difference"}),
     }  # fmt: skip
-    caption = f"The {len(order)} features that differ most"
-    names = ", ".join(str(name) for name in frame.loc[order[:5], "feature"])
+    caption = f"The {len(most)} features that differ most"
+    names = ", ".join(str(name) for name in most["feature"].head(5))
     alt = f"Prototype against mean of {len(frame):,} features; {names} differ most."
-    ax = prototype(frame, unit=report.unit)
+    ax = prototype(frame, unit=unit)
     lead = report.prototype_sentence or (
         "The decoder at the centre of the latent space, beside the mean of the data: nothing need look like it."
     )
     return Section(
         "prototype", "The prototype, f(0)", lead,
         (picture(ax, "prototype", alt, "Above the line: higher in the prototype than on average."),),
-        (frame_table(frame.loc[order], headings, caption=caption),), layout="beside",
+        (frame_table(most, headings, caption=caption),), layout="beside",
     )  # fmt: skip
 
 
