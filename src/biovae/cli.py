@@ -73,6 +73,7 @@ Transpose = Annotated[bool, typer.Option("--transpose", help="CSV rows are featu
 @app.command()
 @guarded
 def fit(  # noqa: PLR0913 - the options of a command
+    context: typer.Context,
     data: Data,
     out: Out = Path("run"),
     likelihood: Annotated[str | None, typer.Option(help="negative_binomial, poisson, ...")] = None,
@@ -99,20 +100,17 @@ def fit(  # noqa: PLR0913 - the options of a command
     transpose: Transpose = False,
 ) -> None:
     """Fit a model, judge it, and write RUN/ with its report."""
-    given = {name: value for name, value in locals().items() if name != "config"}
+    given = {name: value for name, value in locals().items() if name not in ("context", "config")}
     from biovae.run.command import fit_from_options
 
-    verdict = fit_from_options(given, config, _explicit(), shlex.join(["biovae", *sys.argv[1:]]), say)
+    verdict = fit_from_options(given, config, _typed(context), shlex.join(["biovae", *sys.argv[1:]]), say)
     _finish(verdict, out, strict=strict)
 
 
-def _explicit() -> set[str]:
+def _typed(context: typer.Context) -> set[str]:
     """The options that were typed: they win over a configuration file."""
-    import click
-
-    context = click.get_current_context()
-    default = click.core.ParameterSource.DEFAULT
-    return {name for name in context.params if context.get_parameter_source(name) is not default}
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
 
 
 def _finish(verdict: "Verdict", out: Path, *, strict: bool) -> None:

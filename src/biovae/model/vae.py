@@ -8,6 +8,7 @@ Construction takes hyperparameters and nothing else; data come in at `fit`, and 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,8 +20,7 @@ from jaxtyping import Float
 from mudata import MuData
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from biovae.data import Prepared, align, prepare, split
-from biovae.data.columns import flags
+from biovae.data import Prepared, align, column, flags, prepare, select_features, split
 from biovae.diagnostics import Verdict
 from biovae.errors import InputError, closest
 from biovae.modalities.modality import Modality
@@ -148,18 +148,39 @@ class VAE(Recipe):
             InputError: The data cannot be fitted as given.
             TrainingDiverged: Three steps in a row were not finite.
         """
-        prepared = self.prepare(data)
-        roles = self.roles(data, prepared, validation=validation, test=test, seed=seed)
+        held_out = flags(data, test) if isinstance(test, str) else test
+        prepared = self.prepare(data, held_out=held_out)
+        roles = self.roles(data, prepared, validation=validation, held_out=held_out, seed=seed)
         folder = None if checkpoints is None else Path(checkpoints)
         options = Options(epochs, batch_size, rate, seed, device, folder, resume, progress)
         return self.fit_prepared(prepared, roles, options)
 
-    def prepare(self, data: Data) -> Prepared:
-        """The data as `fit` would see them: checked, features chosen, schema drawn up."""
+    def prepare(self, data: Data, *, held_out: np.ndarray | None = None) -> Prepared:
+        """The data as `fit` would see them: checked, features chosen without the held-out rows, schema drawn up."""
         sources = [m.source for m in self.modalities]
-        chosen = {m.name: m.features for m in self.modalities if m.features != "all"}
         names = [c.name for c in self.covariates]
-        return prepare(data, sources, covariates=names, features=chosen, latent=self.latent)
+        chosen, said = self._features(data, held_out)
+        prepared = prepare(data, sources, covariates=names, features=chosen, latent=self.latent)
+        return replace(prepared, notices=(*said, *prepared.notices))
+
+    def _features(self, data: Data, held_out: np.ndarray | None) -> tuple[dict[str, Sequence[str]], list[str]]:
+        """Names of the features to model where not all are, and a sentence about each choice."""
+        rows = None if held_out is None else np.flatnonzero(~np.asarray(held_out, bool))
+        chosen: dict[str, Sequence[str]] = {}
+        said = []
+        for m in self.modalities:
+            if isinstance(m.features, int):
+                table = select_features(data, m.features, source=m.source, batches=self._batches(data), rows=rows)
+                chosen[m.name] = list(table.index[table["selected"]])
+                said.append(f"{m.name}: models the {len(chosen[m.name]):,} most variable of {len(table):,} features")
+            elif m.features != "all":
+                chosen[m.name] = list(m.features)
+        return chosen, said
+
+    def _batches(self, data: Data) -> str | None:
+        """The first covariate whose values are categories: features are ranked within each of its levels."""
+        names = (c.name for c in self.covariates if not pd.api.types.is_float_dtype(column(data, c.name)))
+        return next(names, None)
 
     def roles(
         self,
@@ -167,11 +188,10 @@ class VAE(Recipe):
         prepared: Prepared,
         *,
         validation: float | str = 0.1,
-        test: str | np.ndarray | None = None,
+        held_out: np.ndarray | None = None,
         seed: int = 0,
     ) -> np.ndarray:
         """Which observation trains, steers, or is left out: see `data.split`."""
-        held_out = flags(data, test) if isinstance(test, str) else test
         steering = flags(data, validation) if isinstance(validation, str) else validation
         c = prepared.observations.covariates
         categorical = [i for i in range(c.shape[1]) if bool(((c[:, i] == 0) | (c[:, i] == 1)).all())]

@@ -85,7 +85,7 @@ def report(
     features = evidence.fitted.schema.modalities[0].features
     labels = _labels(obs)
     named = next((labels[c] for c in labels if not pd.api.types.is_numeric_dtype(labels[c])), None)
-    centre = typical(evidence, clusters if named is None else named.fillna("missing"))
+    centre = typical(evidence, clusters if named is None else named.astype(str))
     zeros = None if calibration.zero_observed is None else (calibration.zero_observed, calibration.zero_expected)
     moments = (calibration.mean, calibration.variance_observed, calibration.variance_expected)
     kl = evidence.scores.kl.mean(0)

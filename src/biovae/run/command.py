@@ -11,8 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 from pydantic import ValidationError
 
-from biovae.data import read, read_many
-from biovae.data.recognise import recognise
+from biovae.data import read, read_many, recognise
 from biovae.diagnostics import Verdict
 from biovae.errors import InputError, closest
 from biovae.modalities import Modality, binary, continuous, rna

@@ -18,7 +18,7 @@ from mudata import MuData
 
 from biovae.analysis import markers
 from biovae.batch import SparseMatrix
-from biovae.data import Prepared, Role
+from biovae.data import Prepared, Role, flags
 from biovae.diagnostics import Verdict
 from biovae.errors import InputError
 from biovae.model import VAE
@@ -51,9 +51,10 @@ class Request:
 def fit_run(request: Request, say: Say) -> Verdict:
     """Fit, judge, and write the folder; nothing but checkpoints is written before the fit has succeeded."""
     vae, out = request.vae, request.out
-    prepared = vae.prepare(request.data)
+    held = None if request.test is None else flags(request.data, request.test)
+    prepared = vae.prepare(request.data, held_out=held)
     roles = vae.roles(
-        request.data, prepared, validation=request.validation, test=request.test, seed=request.options.seed
+        request.data, prepared, validation=request.validation, held_out=held, seed=request.options.seed
     )
     for sentence in (*request.notices, *prepared.places, *prepared.notices, _sizes(prepared, roles)):
         say(sentence)

@@ -6,6 +6,7 @@ is predicted.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,7 @@ def rank_likelihoods(
     prepared = vae.prepare(data)
     given, scored = _halves(prepared, seed)
     held_out = Noise(seed).numpy().random(len(prepared.obs_names)) < test
-    roles = vae.roles(data, prepared, test=held_out, seed=seed)
+    roles = vae.roles(data, prepared, held_out=held_out, seed=seed)
     rows = torch.from_numpy(np.flatnonzero(roles == Role.TEST))
     columns, seconds = {}, {}
     for likelihood in likelihoods:
@@ -108,7 +109,7 @@ def _halves(prepared: Prepared, seed: int) -> tuple[Prepared, Prepared]:
     exposure = torch.from_numpy(np.maximum(one.sum(1), 1).astype(np.float32)).unsqueeze(1)
     halves = [type(o)((SparseMatrix.from_scipy(h),), (exposure,), o.present, o.covariates) for h in (one, other)]
     first, second = (
-        Prepared(prepared.schema, half, prepared.obs_names, prepared.notices, prepared.places) for half in halves
+        replace(prepared, observations=half) for half in halves
     )
     return first, second
 

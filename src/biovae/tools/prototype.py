@@ -8,7 +8,7 @@ from mudata import MuData
 from biovae.analysis import Prototype
 from biovae.analysis import prototype as compare
 from biovae.batch import SparseMatrix
-from biovae.data.columns import column
+from biovae.data import column
 from biovae.errors import InputError
 from biovae.model import VAE
 

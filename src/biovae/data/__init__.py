@@ -1,0 +1,37 @@
+"""The data wing: the only room that reads the fields of AnnData, MuData and Zarr.
+
+    files      read any supported file, after a look at it       gate       every value is looked at once
+    locate     where each modality lives                         prepare    data in, schema and observations out
+    split      train, validation, test                           select     features that vary
+
+A new file format is a function from a path to an AnnData, and a line in the table of `files.py`.
+"""
+
+from biovae.data.covariates import column
+from biovae.data.files import read, read_many
+from biovae.data.flags import flags
+from biovae.data.gate import Values, check_values
+from biovae.data.locate import locate
+from biovae.data.prepare import Prepared, align, prepare
+from biovae.data.recognise import recognise
+from biovae.data.select import select_features
+from biovae.data.source import Source
+from biovae.data.split import Role, split
+
+__all__ = [
+    "Prepared",
+    "Role",
+    "Source",
+    "Values",
+    "align",
+    "check_values",
+    "column",
+    "flags",
+    "locate",
+    "prepare",
+    "read",
+    "read_many",
+    "recognise",
+    "select_features",
+    "split",
+]
