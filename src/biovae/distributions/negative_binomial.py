@@ -33,6 +33,7 @@ from biovae.distributions.special import HALF_LOG_2PI, SHIFT, log_rising, stirli
 from biovae.noise import Noise
 
 LIMIT = 60.0  # |log r|: beyond, exp leaves float32 and the distribution is its limit to any precision
+WIDE = 40.0  # where softplus(a) is a in float64; at torch's 20, x (softplus(a) - a) is still 1 at x = 1e9
 
 
 class NegativeBinomial(Distribution):
@@ -69,7 +70,7 @@ class NegativeBinomial(Distribution):
     def log_prob_each(self, x: Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs features"]:
         """log p(x) of every entry of a dense x."""
         m, log_r, v = wide(self.log_mean), wide(bounded_log_r(self.log_r)), wide(x)
-        r, sp = log_r.exp(), softplus(m - log_r)
+        r, sp = log_r.exp(), softplus(m - log_r, threshold=WIDE)
         log_p = log_rising(v, r) - torch.lgamma(v + 1) + v * (m - sp) - r * sp
         return log_p.to(self.log_mean.dtype)
 
@@ -173,7 +174,7 @@ def nonzeros(
     else:
         d = _Dispersion.of(take(log_r, flat))
     v, log_p = wide(x.value), wide(take(m, flat))
-    sp = softplus(log_p - d.log_r)
+    sp = softplus(log_p - d.log_r, threshold=WIDE)
     growth = torch.div(v, d.r + SHIFT).log1p_()
     log_p.sub_(sp).add_(d.stretch).mul_(v).addcmul_(d.r, sp, value=-1)
     log_p.addcmul_(growth, (v - 0.5).add_(d.r)).addcmul_((v + (1 + SHIFT)).log_(), v + 0.5, value=-1)
