@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+    from matplotlib.patheffects import AbstractPathEffect
 
 INK, PAPER, MUTED = "#1d2733", "#fffffe", "#8792a0"
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -67,6 +68,13 @@ def key(ax: Axes, *, columns: int = 4) -> None:
         loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=SMALL, labelcolor=INK,
         borderaxespad=0.3, handlelength=1.6, columnspacing=1.4, handletextpad=0.5,
     )  # fmt: skip
+
+
+def halo() -> list[AbstractPathEffect]:
+    """The path effects that set text off from what it lies on."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=2.2, foreground=PAPER)]
 
 
 def plain(text: object, most: int = 32) -> str:

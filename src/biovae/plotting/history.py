@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from biovae.errors import InputError
-from biovae.plotting.canvas import BLUE, INK, MUTED, NORMAL, SMALL, VERMILLION, dress, key, new_axes, thousands
+from biovae.plotting.canvas import BLUE, INK, MUTED, NORMAL, SMALL, VERMILLION, dress, halo, key, new_axes, thousands
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,6 +71,7 @@ def _bound(ax: Axes, history: pd.DataFrame, null: float | None) -> None:
         _mark_best(ax, history, best)
     _window(ax, history, null)
     ax.margins(x=0.015)
+    ax.locator_params(axis="x", integer=True)
     dress(ax, x="", y="bound (nats per observation)")
     ax.yaxis.set_major_formatter(thousands)
     key(ax)
@@ -94,6 +95,7 @@ def _mark_best(ax: Axes, history: pd.DataFrame, best: float) -> None:
     ax.annotate(
         f"best: epoch {best:g}, {thousands(round(value, 1))}", (best, value), xytext=(-9 if right else 9, -15),
         textcoords="offset points", ha="right" if right else "left", fontsize=SMALL + 0.5, color=INK,
+        path_effects=halo(),
     )  # fmt: skip
 
 

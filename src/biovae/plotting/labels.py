@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from biovae.plotting.canvas import INK, PAPER, SMALL
+from biovae.plotting.canvas import INK, SMALL, halo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,13 +23,10 @@ def place_labels(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -
 
     The limits of the axes must not change afterwards. A name for which no place is free is left out.
     """
-    from matplotlib.patheffects import withStroke
-
     at = ax.transData.transform(np.column_stack([x, y])) * (72 / ax.figure.dpi)  # points from the corner
     window = ax.get_window_extent()
     frame = np.array([window.x0, window.y0, window.x1, window.y1]) * (72 / ax.figure.dpi)
     taken = [np.array([px - 2, py - 2, px + 2, py + 2]) for px, py in at]
-    halo = [withStroke(linewidth=2, foreground=PAPER)]
     for point, px, py, name in zip(range(len(names)), *at.T, names, strict=True):
         for dx, dy in _OFFSETS:
             box = _box(px + dx, py + dy, name, left=dx >= 0)
@@ -40,7 +37,7 @@ def place_labels(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -
         taken.append(box)
         ax.annotate(
             name, (x[point], y[point]), xytext=(dx, dy), textcoords="offset points", fontsize=SMALL, color=INK,
-            ha="left" if dx >= 0 else "right", va="center", path_effects=halo,
+            ha="left" if dx >= 0 else "right", va="center", path_effects=halo(),
             arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2, "alpha": 0.6},
         )  # fmt: skip
 

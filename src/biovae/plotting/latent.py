@@ -9,7 +9,7 @@ import pandas as pd
 
 from biovae.errors import InputError, closest
 from biovae.noise import Noise
-from biovae.plotting.canvas import BLUE, INK, NORMAL, PAPER, RASTERISE_ABOVE, SMALL, dress, new_axes, plain, thousands
+from biovae.plotting.canvas import BLUE, INK, NORMAL, RASTERISE_ABOVE, SMALL, dress, halo, new_axes, plain, thousands
 from biovae.plotting.colors import Categories, categories, is_categorical
 from biovae.plotting.coordinates import PCA_NAME, UMAP_NAME, map2d
 from biovae.plotting.palettes import CONTINUOUS, MISSING
@@ -143,18 +143,15 @@ def _legend(ax: Axes, labels: list[str], colors: np.ndarray, anchor: tuple[float
     ]
     ax.legend(
         marks, labels, loc="upper left", bbox_to_anchor=anchor, ncols=1 + (len(labels) > 16), frameon=False,
-        fontsize=SMALL if len(labels) <= 16 else SMALL - 1.5, labelcolor=INK, borderaxespad=0, handletextpad=0.3,
+        fontsize=SMALL if len(labels) <= 16 else SMALL - 1, labelcolor=INK, borderaxespad=0, handletextpad=0.3,
         handlelength=1.0, labelspacing=0.45, columnspacing=0.8,
     )  # fmt: skip
 
 
 def _write(ax: Axes, at: np.ndarray, text: str, *, lift: float) -> None:
-    from matplotlib.patheffects import withStroke
-
-    halo = [withStroke(linewidth=2.4, foreground=PAPER)]
     ax.annotate(
         text, (float(at[0]), float(at[1])), xytext=(0, lift), textcoords="offset points", ha="center", va="center",
-        fontsize=NORMAL, fontweight="bold", color=INK, path_effects=halo,
+        fontsize=NORMAL, fontweight="bold", color=INK, path_effects=halo(),
     )  # fmt: skip
 
 

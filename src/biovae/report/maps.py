@@ -56,7 +56,9 @@ def latent_map(report: Report, where: Map | None) -> Section | None:
     if where is None:
         return None
     columns = _columns(report)
-    pictures = tuple(_draw(report, where, column, f"map{i}") for i, column in enumerate(columns[:MOST_LABELS]))
+    keys = ["map"] if len(columns) == 1 else [f"map{i}" for i in range(len(columns))]
+    shown = zip(columns[:MOST_LABELS], keys, strict=False)
+    pictures = tuple(_draw(report, where, column, key) for column, key in shown)
     if not columns and report.clusters is None:
         pictures = (_draw(report, where, None, "map"),)
     notes = [where.note]
