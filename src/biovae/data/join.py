@@ -1,5 +1,6 @@
 """Several AnnData as the batches of one."""
 
+import warnings
 from collections.abc import Sequence
 
 import anndata
@@ -29,7 +30,9 @@ def join(parts: Sequence[AnnData], labels: Sequence[str], batch: str) -> tuple[A
         shown = "; ".join(f"{label}: {first(part.var_names)}" for part, label in zip(parts, labels, strict=True))
         raise InputError(f"expected genes shared by all {len(parts)} files, found none ({shown}): name genes alike.")
     kept = [part[:, genes] for part in parts]
-    whole = anndata.concat(kept, join="inner", label=batch, keys=list(labels), merge="same")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Observation names are not unique")  # until `_rename`
+        whole = anndata.concat(kept, join="inner", label=batch, keys=list(labels), merge="same")
     notices = [
         f"left out {part.n_vars - len(genes):,} of {part.n_vars:,} genes of {label} that not all files have"
         for part, label in zip(parts, labels, strict=True)

@@ -159,7 +159,7 @@ class _Bounded(io.RawIOBase):
     """A stream that counts what it gives."""
 
     def __init__(self, path: Path) -> None:
-        self._stream: Any = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+        self._stream: Any = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
         self._tally = Tally(path, path.stat().st_size)
         self._given = 0
         self._most = min(available(), max(MOST_UNCHECKED, MOST_RATIO * self._tally.stored))

@@ -37,7 +37,7 @@ def read_table(path: Path, *, transpose: bool) -> AnnData:
 
 
 def _frame(path: Path) -> pd.DataFrame:
-    comma = "\t" if ".tsv" in path.suffixes else ","
+    comma = "\t" if ".tsv" in path.name.lower() else ","
     try:
         with open_text(path) as stream:
             frame = pd.read_csv(stream, sep=comma, low_memory=False)
