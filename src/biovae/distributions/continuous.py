@@ -183,18 +183,27 @@ def _log_mass(x: Tensor, mu: Tensor, log_s: Tensor, log_f: Tensor) -> Tensor:
 
 
 class _LogBelow(torch.autograd.Function):
-    """log Phi(z). The gradient of torch's own is a ratio of numbers that underflow: 6 times too large at z = -1e4."""
+    """log Phi(z). Torch's own gradient is a ratio of numbers that underflow: 6 times too large at z = -1e4."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:
-        ctx.save_for_backward(z)
-        return log_ndtr(z)
+        log_p, scaled = _log_below(z)
+        ctx.save_for_backward(z, log_p, scaled)
+        return log_p
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (z,) = ctx.saved_tensors
-        return grad * math.sqrt(2 / math.pi) / erfcx(-z / math.sqrt(2))
+        z, log_p, scaled = ctx.saved_tensors
+        right = torch.exp(-z.square() / 2 - HALF_LOG_2PI - log_p)
+        return grad * torch.where(z < 0, math.sqrt(2 / math.pi) / scaled, right)
+
+
+def _log_below(z: Tensor) -> tuple[Tensor, Tensor]:
+    """log Phi(z), and erfcx(|z| / sqrt(2)), the tail beyond |z| with its exp(-z**2 / 2) taken out."""
+    scaled, exponent = erfcx(z.abs() / math.sqrt(2)), -z.square() / 2
+    log_p = torch.where(z < 0, torch.log(scaled / 2) + exponent, torch.log1p(-scaled / 2 * torch.exp(exponent)))
+    return log_p, scaled
 
 
 class _LogInterval(torch.autograd.Function):
@@ -225,6 +234,5 @@ class _LogInterval(torch.autograd.Function):
 
 def _log_mills(t: Tensor) -> Tensor:
     """log[(1 - Phi(t)) / phi(t)]."""
-    right = torch.log(erfcx(t.clamp(min=0) / math.sqrt(2))) + 0.5 * math.log(math.pi / 2)
-    left = t.clamp(max=0)
-    return torch.where(t > 0, right, log_ndtr(-left) + left.square() / 2 + HALF_LOG_2PI)
+    log_p, scaled = _log_below(-t)
+    return torch.where(t > 0, torch.log(scaled) + 0.5 * math.log(math.pi / 2), log_p + t.square() / 2 + HALF_LOG_2PI)
