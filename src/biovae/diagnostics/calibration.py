@@ -45,11 +45,19 @@ def uniformity(values: Float[np.ndarray, "entries"]) -> Line:
     state = below(distance, UNEVEN[0] + chance, UNEVEN[1] + chance)
     advice = "Values fall where the likelihood expects them."
     if state is not State.OK:
-        bias = float(values.mean()) if count else 0.5
-        skew = "the data lie higher than expected" if bias > 0.5 + UNEVEN[0] else "the data lie lower than expected"
-        how = skew if abs(bias - 0.5) > UNEVEN[0] else "the likelihood is too wide or too narrow"
-        advice = f"Values do not fall where the likelihood expects them ({how}): try another likelihood or dispersion."
+        advice = f"Values do not fall where the likelihood expects them ({_misfit(values)}): "
+        advice += "try another likelihood or dispersion."
     return Line("calibration (PIT)", distance, f"below {UNEVEN[0] + chance:.2g} from uniform", state, advice)
+
+
+def _misfit(values: Float[np.ndarray, "entries"]) -> str:
+    """What the histogram of PIT would show: a bowl, a hump, or a slope."""
+    tails = np.array([(values < 0.1).mean(), (values > 0.9).mean()]) if len(values) else np.zeros(2)
+    if (tails > 0.12).all():
+        return "they spread wider than it does"
+    if (tails < 0.08).all():
+        return "they spread less than it does"
+    return "they lie higher" if tails[1] > tails[0] else "they lie lower"
 
 
 def zero_fraction(observed: Float[np.ndarray, "features"], expected: Float[np.ndarray, "features"]) -> Line:
@@ -67,7 +75,7 @@ def zero_fraction(observed: Float[np.ndarray, "features"], expected: Float[np.nd
             advice = (
                 "There are more zeros than expected: a negative binomial or zero-inflated likelihood may fit better."
             )
-    return Line("zeros", error, f"below {ZEROS[0]} (fraction of observations)", state, advice)
+    return Line("zeros", error, f"below {ZEROS[0]} (fraction)", state, advice)
 
 
 def mean_variance(

@@ -135,7 +135,7 @@ def collapse(  # noqa: PLR0913 - each is a measurement of its own
     each = np.asarray(kl, dtype=np.float64).mean(0)
     heard, error = mean_and_error(np.asarray(own, dtype=np.float64) - shuffled)
     unused = int((each < USED).sum()) if len(each) == latent else 0
-    normal = "none; z of another observation costs nats"
+    normal = "none"
     if not (each.sum() >= USED and heard > max(2 * error, USED)):
         return Line("posterior collapse", "whole", normal, State.BROKEN, _emptied(elbo, null, beta, each.sum()))
     if (short := _shortfall(explained)) is not State.OK and explained is not None:

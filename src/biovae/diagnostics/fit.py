@@ -36,7 +36,7 @@ def gain(elbo: Float[np.ndarray, "obs"], null: Float[np.ndarray, "obs"]) -> Line
     Broken within 2 standard errors of 0, where a model without z does as well; look below 4.
     """
     value, error = mean_and_error(np.asarray(elbo, dtype=np.float64) - null)
-    normal = f"above {2 * error:.2g} nats (2 standard errors)"
+    normal = f"above {2 * error:.2g} nats (2 SE)"
     if not value > 2 * error:
         advice = (
             "The latent space buys nothing that averages do not give: it overfitted or learned nothing; use more data, "
@@ -61,15 +61,15 @@ def tightness(elbo: Float[np.ndarray, "obs"], iwae: Float[np.ndarray, "obs"], nu
     normal = f"below 1 nat or {LOOSE:.0%} of the gain"
     if not gap > -2 * error - 1e-3:
         advice = "The importance-weighted bound lies below the plain one, which cannot be: score both with more draws."
-        return Line("gap to the tighter bound", gap, normal, State.BROKEN, advice)
+        return Line("gap to tighter bound", gap, normal, State.BROKEN, advice)
     if gap > 1 and share > LOOSE:
         advice = (
             "The encoder describes the posterior poorly, and the bound understates the model: train longer, or use a "
             "wider encoder, a low-rank posterior or the importance-weighted objective."
         )
-        return Line("gap to the tighter bound", gap, normal, State.LOOK, advice)
+        return Line("gap to tighter bound", gap, normal, State.LOOK, advice)
     advice = "The encoder finds about the z that the decoder means; the bound can be taken at its word."
-    return Line("gap to the tighter bound", gap, normal, State.OK, advice)
+    return Line("gap to tighter bound", gap, normal, State.OK, advice)
 
 
 def objective(final_beta: float, asked: float) -> Line:
@@ -85,19 +85,27 @@ def objective(final_beta: float, asked: float) -> Line:
     return Line("final beta", float(final_beta), normal, State.OK, advice)
 
 
-def convergence(history: pd.DataFrame, null: float | None = None, stopped: str | None = None) -> Line:
+def convergence(
+    history: pd.DataFrame,
+    null: float | None = None,
+    stopped: str | None = None,
+    *,
+    validation_null: float | None = None,
+) -> Line:
     """Whether the validation bound had stopped rising when training ended, and whether it fell again.
 
     Only evaluations under the final beta count. Look where the last tenth of their steps brought more than 5 % of their
     rise and 0.1 nats (still rising), where the end lies below the best by more than a quarter of the gain and 1 nat
-    (overfitting; the best weights are kept), where there are fewer than five, or where the run was stopped.
+    (overfitting; the best weights are kept), where there are fewer than five, or where the run was stopped. Broken
+    where the bound never rose above the null of the same observations: then z learned nothing that holds for others.
 
     Args:
         history: Columns `epoch`, `step`, `beta`, `validation_elbo`, `validation_kl`.
-        null: Bound without z; the gain is counted from the first full evaluation where it is not given.
+        null: Bound without z, from which the gain is counted; from the first full evaluation where it is not given.
         stopped: Why the run ended early, if it did.
+        validation_null: Bound without z of the validation observations themselves.
     """
-    name, normal = "convergence", "flat at the end (best epoch)"
+    name, normal = "convergence", "flat at the end"
     known = history.dropna(subset=["validation_elbo"])
     full = known[np.isclose(known["beta"], known["beta"].iloc[-1])] if len(known) else known
     if stopped:
@@ -106,16 +114,17 @@ def convergence(history: pd.DataFrame, null: float | None = None, stopped: str |
     if len(full) < FEW:
         advice = f"There are {len(full)} evaluations under the full objective, too few to see a curve: train longer."
         return Line(name, f"{len(full)} evaluations", normal, State.LOOK, advice)
-    bound, step = _aim(full), full["step"].to_numpy(dtype=np.float64)
-    best, end = int(bound.argmax()), np.median(bound[-3:])
+    bound = _aim(full)
+    best, end = int(bound.argmax()), float(np.median(bound[-3:]))
     where = f"{full['epoch'].iloc[best]:g} of {full['epoch'].iloc[-1]:g}"
-    late = step > step[-1] - 0.1 * (step[-1] - step[0])
-    rise = bound[late].max(initial=-np.inf) - bound[~late].max()
-    fall, gained = bound[best] - end, bound[best] - (bound[0] if null is None else null)
+    rise, fall = _late_rise(bound, full["step"].to_numpy(dtype=np.float64)), bound[best] - end
+    if validation_null is not None and not full["validation_elbo"].max() > validation_null:
+        advice = "No epoch beat the averages on validation data: use more data, fewer features, or more dropout."
+        return Line(name, f"below null, {where}", normal, State.BROKEN, advice)
     if rise > max(RISING * (bound[best] - bound[0]), 0.1):
         advice = f"The validation bound still rose by {rise:.2g} nats in the last tenth of training: train longer."
         return Line(name, f"still rising, {where}", normal, State.LOOK, advice)
-    if fall > max(OVERFIT * gained, 1.0):
+    if fall > max(OVERFIT * (bound[best] - (bound[0] if null is None else null)), 1.0):
         advice = (
             f"The validation bound fell by {fall:.2g} nats after its best epoch: the best weights were kept, and a "
             "smaller network, more dropout or more data would let it train longer."
@@ -123,6 +132,12 @@ def convergence(history: pd.DataFrame, null: float | None = None, stopped: str |
         return Line(name, f"overfitting, {where}", normal, State.LOOK, advice)
     advice = "The validation bound had stopped rising; training longer would not help."
     return Line(name, f"best {where}", normal, State.OK, advice)
+
+
+def _late_rise(bound: Float[np.ndarray, "evaluations"], step: Float[np.ndarray, "evaluations"]) -> float:
+    """What the last tenth of the steps added to the best bound before it."""
+    late = step > step[-1] - 0.1 * (step[-1] - step[0])
+    return float(bound[late].max(initial=-np.inf) - bound[~late].max(initial=-np.inf)) if not late.all() else 0.0
 
 
 def _aim(history: pd.DataFrame) -> Float[np.ndarray, "evaluations"]:

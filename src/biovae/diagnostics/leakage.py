@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float
 
 from biovae.analysis.clusters import leiden
 from biovae.analysis.linear import explained_out_of_fold, out_of_fold, r2, slopes
-from biovae.analysis.neighbours import codes, nearest
+from biovae.analysis.neighbours import codes, finite, nearest
+from biovae.diagnostics.collapse import active
 from biovae.diagnostics.verdict import Line, State, below, worst
 
 DEPTH = (0.1, 0.5)  # R2 within groups: a correlation of 0.32, of 0.71
@@ -27,41 +28,82 @@ ALONE = 0.5  # of observations in groups of one batch: then mixing cannot be jud
 def library(
     z: Float[np.ndarray, "obs latent"], log_library: Float[np.ndarray, "obs"], groups: np.ndarray, seed: int = 0
 ) -> Line:
-    """Cross-validated R2 of log library size from z, both without the means of their group.
+    """Cross-validated R2 of log library size from z, both without the means of their group; see `within_groups`.
 
     Look from 0.1 on, broken from 0.5 on: then depth is the main axis of a neighbourhood.
     """
-    value = within_groups(z, log_library, groups, seed)
-    state = below(value, *DEPTH)
-    advice = "Within a neighbourhood, z does not know how deeply an observation was measured."
-    if state is not State.OK:
-        advice = (
-            "Neighbours in z are sorted by how deeply they were measured: check that the exposure is the total of "
-            "these counts and that damaged observations are filtered; larger cells may also be a state of their own."
-        )
-    return Line("leakage of library size", value, f"below {DEPTH[0]} (R2 within neighbourhoods)", state, advice)
+    advice = (
+        "Within a neighbourhood, z does not know how deeply an observation was measured.",
+        "Neighbours in z are sorted by how deeply they were measured: check that the exposure is the total of these "
+        "counts and that damaged observations are filtered; larger cells may also be a state of their own.",
+    )
+    return _sorted("leakage of library size", within_groups(z, log_library, groups, seed), advice)
 
 
 def covariate(
     z: Float[np.ndarray, "obs latent"], values: np.ndarray, groups: np.ndarray, name: str, seed: int = 0
 ) -> Line:
-    """What z knows of a covariate within groups: R2 of numbers, the excess of neighbours of categories.
+    """What z knows of a covariate within groups: R2 of numbers (floating), the excess of neighbours of categories.
 
     The excess is (same - chance) / (1 - chance): the share of an observation's neighbours in its group that are of its
     own category, against the category's share in the group; 0 is mixed, 1 is apart. Look from 0.2 on, broken from 0.6.
     Where half of the observations are in groups of one category, mixing cannot be judged (look): either the categories
     have no state in common, or z keeps them apart.
     """
-    label = f"leakage of {name}"
-    values = np.asarray(values)
-    if np.issubdtype(values.dtype, np.floating):
-        value = within_groups(z, values, groups, seed)
-        advice = f"Within a neighbourhood, z does not know {name}."
-        if value >= DEPTH[0]:
-            advice = f"Neighbours in z are sorted by {name}: give it to the encoder, too, or train longer."
-        return Line(label, value, f"below {DEPTH[0]} (R2 within neighbourhoods)", below(value, *DEPTH), advice)
-    excess, judged = _excess(z, values, groups)
-    normal = f"below {MIXING[0]} (0 mixed, 1 apart)"
+    if np.issubdtype(np.asarray(values).dtype, np.floating):
+        advice = (
+            f"Within a neighbourhood, z does not know {name}.",
+            f"Neighbours in z are sorted by {name}: give it to the encoder, too, or train longer.",
+        )
+        return _sorted(f"leakage of {name}", within_groups(z, values, groups, seed), advice)
+    return _mixed(z, codes(values, len(z)), codes(groups, len(z)), name)
+
+
+def within_groups(
+    z: Float[np.ndarray, "obs latent"], y: Float[np.ndarray, "obs"], groups: np.ndarray, seed: int = 0
+) -> float:
+    """R2 of y from z within groups, the largest of three answers, at least 0; NaN where every group is too small.
+
+    One slope for all groups; a slope for each; and, where the first is real, that one slope within new groups, made
+    without the direction it points in. The last sees y in a z that was cut into slices of y; because the slope is not
+    fitted again, types that fall together in the new groups cannot feign a leak. Dimensions that are not active are
+    left out: neither the eye nor a neighbour graph reads them. So are observations whose y is not finite.
+    """
+    z, y = finite(z), np.asarray(y, dtype=np.float64).reshape(-1, 1)
+    member = codes(groups, len(z))
+    keep = (np.bincount(member)[member] >= SMALLEST) & np.isfinite(y[:, 0])
+    if not keep.any():
+        return float("nan")
+    z, y, member = z[keep][:, active(z)], y[keep], codes(member[keep], int(keep.sum()))
+    if z.shape[1] == 0:
+        return 0.0
+    x, target = centred(z, member), centred(y, member)
+    common = explained_out_of_fold(x, target, seed)
+    each = np.zeros_like(target)
+    for group in range(member.max() + 1):
+        here = member == group
+        each[here] = out_of_fold(x[here], target[here], seed)
+    found = [0.0, common, r2(target, each)]
+    if common > REAL:
+        found.append(_across_slices(z, y, slopes(x, target), seed))
+    return max(found)
+
+
+def _sorted(name: str, value: float, advice: tuple[str, str]) -> Line:
+    """The line of an R2 within groups; advice for when all is well, and for when it is not."""
+    normal = f"below {DEPTH[0]} (R2 in neighbourhoods)"
+    if np.isnan(value):
+        return Line(name, value, normal, State.LOOK, f"No neighbourhood has {SMALLEST} observations: judge on more.")
+    state = below(value, *DEPTH)
+    return Line(name, value, normal, state, advice[state is not State.OK])
+
+
+def _mixed(z: np.ndarray, category: np.ndarray, member: np.ndarray, name: str) -> Line:
+    """The line of the excess of neighbours of the same category."""
+    label, normal = f"leakage of {name}", f"below {MIXING[0]} (0 mixed, 1 apart)"
+    if not category.any():
+        return Line(label, "one level", normal, State.OK, f"All observations have one {name}, so that none can leak.")
+    excess, judged = _excess(z, category, member)
     if judged < 1 - ALONE:
         advice = (
             f"{1 - judged:.0%} of observations have neighbourhoods of one {name} only: either its levels share no "
@@ -75,33 +117,6 @@ def covariate(
             "levels; else give it to the encoder, too, or train longer."
         )
     return Line(label, excess, normal, below(excess, *MIXING), advice)
-
-
-def within_groups(
-    z: Float[np.ndarray, "obs latent"], y: Float[np.ndarray, "obs"], groups: np.ndarray, seed: int = 0
-) -> float:
-    """R2 of y from z within groups, the largest of three answers, at least 0.
-
-    One slope for all groups; a slope for each; and, where the first is real, that one slope within new groups, made
-    without the direction it points in. The last sees y in a z that was cut into slices of y; because the slope is not
-    fitted again, types that fall together in the new groups cannot feign a leak.
-    """
-    z, y = np.asarray(z, dtype=np.float64), np.asarray(y, dtype=np.float64).reshape(-1, 1)
-    member = codes(groups, len(z))
-    keep = np.bincount(member)[member] >= SMALLEST
-    z, y, member = z[keep], y[keep], codes(member[keep], int(keep.sum()))
-    if not len(z) or not np.ptp(y) > 0:
-        return 0.0 if np.isfinite(y).all() else float("nan")
-    x, target = centred(z, member), centred(y, member)
-    common = explained_out_of_fold(x, target, seed)
-    each = np.zeros_like(target)
-    for group in range(member.max() + 1):
-        here = member == group
-        each[here] = out_of_fold(x[here], target[here], seed)
-    found = [0.0, common, r2(target, each)]
-    if common > REAL:
-        found.append(_across_slices(z, y, slopes(x, target), seed))
-    return float(max(found))
 
 
 def centred(values: Float[np.ndarray, "obs columns"], member: np.ndarray) -> Float[np.ndarray, "obs columns"]:
@@ -122,9 +137,8 @@ def _across_slices(z: np.ndarray, y: np.ndarray, slope: np.ndarray, seed: int) -
     return r2(centred(y, member), centred(z @ slope, member))
 
 
-def _excess(z: np.ndarray, values: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
+def _excess(z: np.ndarray, category: np.ndarray, member: np.ndarray) -> tuple[float, float]:
     """Mean excess of same-category neighbours in groups where categories meet, and the share of observations there."""
-    category, member = codes(values, len(z)), codes(groups, len(z))
     table = np.zeros((member.max() + 1, category.max() + 1))
     np.add.at(table, (member, category), 1)
     meets = _meets(table)[member]

@@ -39,7 +39,7 @@ def aggregate(
     either = np.maximum(ratio, 1 / ratio)
     wide, off = below(float(either.max()), *RATIO), below(float(shift.max()), *SHIFT)
     state = worst([wide, off])
-    normal = f"variances within x{RATIO[0]:g}, shifts below {SHIFT[0]} sd"
+    normal = f"below {RATIO[0]:g} (ratio of variances)"
     apart = divergence(draw(mean, variance, seed)[: len(draws)], draws)
     advice = f"All posteriors together lie about {apart:.2g} nats from the prior."
     if state is not State.OK:
