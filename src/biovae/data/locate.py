@@ -145,6 +145,7 @@ def _found(data: AnnData, source: Source, matrix: Any, key: str, reason: str) ->
 
     def hint() -> list[str]:
         places = {f"layer={name!r}": data.layers[name] for name in _layers(data)}
+        places |= {} if key == "X" else {"layer='X'": data.X}
         return [name for name, other in places.items() if holds(other, source.support)]
 
     names = var.index.astype(str).to_numpy(dtype=object)

@@ -73,6 +73,7 @@ def prepare(  # noqa: PLR0913 (the door of the wing: each of these is something 
     """
     chosen = positions(data, rows)
     _check_names(sources, features, on_bad)
+    _check_covariates(covariates)
     found = [place for place in locate(data, sources) if place is not None]
     columns = [choose(place, (features or {}).get(source.name)) for place, source in zip(found, sources, strict=True)]
     _check_latent(latent, columns)
@@ -157,11 +158,16 @@ def positions(data: AnnData | MuData, rows: np.ndarray | Sequence[int] | None) -
         )
     chosen = np.arange(data.n_obs) if rows is None else np.asarray(rows)
     if chosen.dtype == bool:
-        if len(chosen) != data.n_obs:
-            raise InputError(f"expected a mask of {data.n_obs} observations, found {len(chosen)} values.")
+        if chosen.shape != (data.n_obs,):
+            raise InputError(f"expected a mask of {data.n_obs} observations, found {chosen.size} values.")
         chosen = np.flatnonzero(chosen)
-    if not len(chosen):
+    if not chosen.size:
         raise InputError(f"expected at least one observation, found none of {data.n_obs}.")
+    if chosen.ndim != 1 or chosen.dtype.kind not in "iu":
+        raise InputError(
+            f"expected whole numbers (positions) or a mask in one row, found values of type {chosen.dtype} "
+            f"with {chosen.ndim} axes: give for example np.flatnonzero(mask)."
+        )
     chosen = chosen.astype(np.int64)
     if chosen.min() < -data.n_obs or chosen.max() >= data.n_obs:
         raise InputError(f"expected positions below {data.n_obs}, found {chosen.min()} to {chosen.max()}.")
@@ -227,6 +233,13 @@ def _check_names(sources: Sequence[Source], features: Wanted | None, on_bad: OnB
                 f"expected features of the modalities {first(names)}, found {name!r}: {closest(name, names)}"
             )
     _check_choice("on_bad", on_bad, ("keep", "raise", "drop"))
+
+
+def _check_covariates(names: Sequence[str]) -> None:
+    if isinstance(names, str):
+        raise InputError(f"expected a list of columns as covariates, found the text {names!r}: give [{names!r}].")
+    if len(set(names)) < len(names):
+        raise InputError(f"expected every covariate once, found {first(names, most=8)}: leave the repeated one out.")
 
 
 def _check_choice(argument: str, value: str, known: Sequence[str]) -> None:

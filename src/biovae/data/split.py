@@ -46,8 +46,8 @@ def split(
     roles = np.full(observations, Role.TRAIN.value, dtype="<U10")
     held = np.zeros(observations, dtype=bool) if test is None else _mask(test, observations, "test")
     roles[held] = Role.TEST.value
-    if isinstance(validation, np.ndarray):
-        chosen = _mask(validation, observations, "validation")
+    if np.ndim(validation):
+        chosen = _mask(np.asarray(validation), observations, "validation")
         if (both := int((chosen & held).sum())) > 0:
             raise InputError(
                 f"expected validation and test to have no observation in common, found {both}: take them apart."
@@ -75,18 +75,20 @@ def _draw(
         if len(strata) != observations:
             raise InputError(f"expected a stratum for each of {observations} observations, found {len(strata)}.")
         labels = np.unique(np.asarray(strata).astype(str), return_inverse=True)[1].ravel()
-    groups = [
-        free[labels[free] == label] for label in random.permutation(np.unique(labels[free]))
-    ]  # ties fall at random
-    quotas = np.array([len(group) * fraction for group in groups])
+    levels = random.permutation(np.unique(labels[free]))  # ties fall at random
+    place = np.zeros(labels.max(initial=0) + 1, dtype=np.int64)
+    place[levels] = np.arange(len(levels))
+    group = place[labels[free]]
+    members = np.bincount(group, minlength=len(levels))
+    quotas = members * fraction
     sizes = np.floor(quotas + 1e-9).astype(np.int64)
-    spare = np.array([len(group) - 1 for group in groups]) - sizes
+    spare = members - 1 - sizes
     short = int(np.floor(len(free) * fraction + 0.5)) - int(sizes.sum())
     order = np.argsort(sizes - quotas, kind="stable")
     sizes[order[spare[order] > 0][: max(0, short)]] += 1
+    turn = np.arange(len(free)) - np.repeat(np.cumsum(members) - members, members)  # within its stratum
     chosen = np.zeros(observations, dtype=bool)
-    for group, size in zip(groups, sizes, strict=True):
-        chosen[group[:size]] = True
+    chosen[free[np.argsort(group, kind="stable")[turn < np.repeat(sizes, members)]]] = True
     return chosen
 
 
