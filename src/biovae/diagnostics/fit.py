@@ -57,12 +57,12 @@ def tightness(elbo: Float[np.ndarray, "obs"], iwae: Float[np.ndarray, "obs"], nu
     more than chance is broken, because it cannot be.
     """
     gap, error = mean_and_error(np.asarray(iwae, dtype=np.float64) - elbo)
-    share = gap / max(float(np.mean(np.asarray(iwae, dtype=np.float64) - null)), np.finfo(np.float64).tiny)
+    bought = float(np.mean(np.asarray(iwae, dtype=np.float64) - null))
     normal = f"below 1 nat or {LOOSE:.0%} of the gain"
     if not gap > -2 * error - 1e-3:
         advice = "The importance-weighted bound lies below the plain one, which cannot be: score both with more draws."
         return Line("gap to tighter bound", gap, normal, State.BROKEN, advice)
-    if gap > 1 and share > LOOSE:
+    if gap > 1 and gap > LOOSE * bought:
         advice = (
             "The encoder describes the posterior poorly, and the bound understates the model: train longer, or use a "
             "wider encoder, a low-rank posterior or the importance-weighted objective."
