@@ -2,10 +2,13 @@
 
 HDF5 follows external links, external storage and virtual datasets into any file the user may read, and loads filters
 as shared libraries; anndata allocates whatever a shape says. Every path that a reader could take is walked, soft links
-and object references included, so that what is counted here is what would be read.
+and object references included, so that what is counted here is what would be read. Two damages on which HDF5 itself
+(2.0.0) loops for ever or crashes are looked for too: a global heap with an empty object, and sequences of an unknown
+kind where text should be.
 """
 
 import math
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +24,7 @@ FILTERS = {
     h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_SZIP,
     h5py.h5z.FILTER_NBIT, h5py.h5z.FILTER_SCALEOFFSET, h5py.h5z.FILTER_LZF,
 }  # fmt: skip
+HEAP = b"GCOL\x01\0\0\0"
 SIGNATURES = {
     b"\x1f\x8b": "a gzip file", b"PK": "a zip file", b"\x80": "a pickle", b"BZh": "a bzip2 file", b"%!": "a document",
     b"<": "a web page", b"{": "a JSON text", b"%%MatrixMarket": "a Matrix Market text",
@@ -35,7 +39,9 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     except OSError as error:
         raise InputError(_why_not(path, str(error))) from error
     with file:
-        _visit(file, "", (), Tally(path, path.stat().st_size))
+        tally = Tally(path, path.stat().st_size)
+        _check_heaps(tally)
+        _visit(file, "", (), tally)
         yield file
 
 
@@ -54,6 +60,33 @@ def _why_not(path: Path, reason: str) -> str:
     if "truncated" in reason:
         return f"expected the whole of {path.name}, found a truncated file: copy or download it again."
     return f"expected a sound HDF5 file, found {path.name} that cannot be opened ({reason.splitlines()[0]})."
+
+
+def _check_heaps(tally: Tally) -> None:
+    """Each global heap, where text of variable length lives, must be filled by its objects, one after the other."""
+    with tally.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(HEAP)
+        while start >= 0:
+            end = start + int.from_bytes(content[start + 8 : start + 16], "little")
+            position = start + 16
+            while position + 16 <= end <= len(content):
+                index = int.from_bytes(content[position : position + 2], "little")
+                size = int.from_bytes(content[position + 8 : position + 16], "little")
+                step = 16 + -(-size // 8) * 8 if index else size  # the free space, number 0, counts its own head
+                if not step or position + step > end:
+                    tally.refuse("sound global heaps", f"a broken one at byte {start:,}", "copy the file again")
+                position += step
+            start = content.find(HEAP, start + 8)
+
+
+def _check_type(dtype: np.dtype, place: str, tally: Tally) -> None:
+    """Numbers, text, references, and records of them; sequences of variable length are nobody's business here."""
+    dtype = dtype.base
+    for field in dtype.names or ():
+        _check_type(dtype[field], place, tally)
+    known = dtype.names or h5py.check_string_dtype(dtype) or h5py.check_ref_dtype(dtype)
+    if dtype.hasobject and not known:
+        tally.refuse("numbers and text", f"sequences of variable length at {place!r}")
 
 
 def _visit(node: Any, place: str, above: tuple[int, ...], tally: Tally) -> None:
@@ -89,6 +122,7 @@ def _check_attributes(node: Any, place: str, above: tuple[int, ...], tally: Tall
     """Attributes must be as small as the file; the arrays they refer to are read by old anndata formats."""
     for name in node.attrs:
         attribute = node.attrs.get_id(name)
+        _check_type(attribute.dtype, f"{place}@{name}", tally)
         if math.prod(attribute.shape) * attribute.dtype.itemsize > tally.stored:
             tally.refuse("attributes smaller than the file", f"{name!r} of {place or '/'!r}")
         if h5py.check_ref_dtype(attribute.dtype) is h5py.Reference:
@@ -108,6 +142,7 @@ def _check_dataset(dataset: h5py.Dataset, place: str, tally: Tally) -> None:
         if code not in FILTERS:
             found = f"filter {code} ({name.decode(errors='replace') or 'unnamed'}), a plug-in, at {place!r}"
             tally.refuse("filters that HDF5 brings along", found, "write the file again with compression='gzip'")
+    _check_type(dataset.dtype, place, tally)
     size = OBJECT_BYTES if dataset.dtype.hasobject else dataset.dtype.itemsize
     entries = math.prod(dataset.shape) if dataset.shape is not None else 0
     chunk = math.prod(layout.get_chunk()) if layout.get_layout() == h5py.h5d.CHUNKED else 0
