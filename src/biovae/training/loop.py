@@ -196,7 +196,7 @@ class Trainer:
             p.bound_sum += float(elbo(terms).detach().sum())
             p.bound_count += len(batch)
         else:
-            self._undo(kept, float(loss))
+            self._undo(kept, float(loss.detach()))
         p.step += 1
 
     def _undo(self, kept: list[Tensor], loss: float) -> None:
