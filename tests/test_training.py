@@ -1,0 +1,172 @@
+"""The loop: it learns, repeats itself bit by bit, goes on from any step, and survives what is not finite."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from biovae.batch import Observations, SparseMatrix
+from biovae.errors import TrainingDiverged
+from biovae.likelihoods import NegativeBinomialCounts
+from biovae.modalities.experts import ModalityNetwork, Sizes
+from biovae.modalities.modality import LogCounts, Modality
+from biovae.network import Network
+from biovae.nn import MLP
+from biovae.noise import Noise
+from biovae.objective import ELBO, IWAE
+from biovae.posteriors import Diagonal
+from biovae.priors import StandardNormal
+from biovae.training.loop import Settings, Trainer
+from biovae.training.schedule import LinearWarmup, OneCycle
+
+FEATURES, LATENT, HELD_OUT = 12, 2, 20
+NOTHING = torch.zeros(0, dtype=torch.int64)
+
+
+def counts(rows: int) -> Observations:
+    """Three kinds of observation that differ in what they are made of."""
+    rng = np.random.default_rng(0)
+    profiles = rng.dirichlet(np.full(FEATURES, 0.5), size=3)
+    x = rng.poisson(200 * profiles[rng.integers(3, size=rows)])
+    x[:, 0] += 1
+    exposure = torch.from_numpy(x.sum(1, keepdims=True)).float()
+    return Observations((SparseMatrix.from_scipy(x),), (exposure,), (None,), torch.zeros(rows, 0))
+
+
+def trainer(
+    rows: int = 100, *, steps: int = 30, seed: int = 0, batch: int = 32, rate: float = 1e-2, **other
+) -> Trainer:
+    noise, observations = Noise(seed), counts(rows + HELD_OUT)
+    modality = Modality(name="rna", likelihood=NegativeBinomialCounts(), view=LogCounts())
+    sizes = Sizes(FEATURES, LATENT, 0, 0, levels=None, library_levels=None)
+    part = ModalityNetwork(modality, (MLP(hidden=8), MLP(hidden=8, dropout=0)), Diagonal(), sizes, noise)
+    network = Network([part], StandardNormal().build(LATENT, [FEATURES], noise), columns=(NOTHING, NOTHING))
+    train = torch.arange(rows)
+    network.start(observations, train, noise)
+    return Trainer(
+        network,
+        observations,
+        (train, torch.arange(rows, rows + HELD_OUT)),
+        (other.get("objective", ELBO()), 1.0),
+        OneCycle(steps, LinearWarmup()),
+        Settings(batch_size=batch, rate=rate, steps_between=5),
+        noise,
+    )
+
+
+def finish(run: Trainer, stop: int | None = None) -> Trainer:
+    for progress in run.run():
+        if progress.step == stop:
+            break
+    return run
+
+
+def weights(run: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in run.network.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def poison(run: Trainer, *steps: int) -> None:
+    """A NaN in the gradient of one weight, at these steps; the loss itself stays finite."""
+    weight = run.network.modalities[0].head.mean.weight
+    weight.register_hook(lambda grad: grad * math.nan if run.progress.step in steps else grad)
+
+
+@pytest.mark.parametrize("objective", [ELBO(), IWAE(samples=4)], ids=lambda o: o.kind)
+def test_the_bound_rises(objective):
+    run = finish(trainer(steps=80, objective=objective))
+    bounds = [row.validation_elbo for row in run.progress.history]
+    assert run.progress.best > bounds[0] + 5
+    assert run.progress.history[-1].beta == 1.0
+    assert not run.progress.events
+
+
+def test_the_best_weights_are_handed_back():
+    run = finish(trainer(steps=40))
+    assert same(weights(run), run.best)
+    full = [row.validation_elbo for row in run.progress.history if row.beta == 1.0]
+    assert run.progress.best == pytest.approx(max(full), abs=1e-4)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    first, again, other = finish(trainer(seed=3)), finish(trainer(seed=3)), finish(trainer(seed=4))
+    assert same(weights(first), weights(again))
+    assert not same(weights(first), weights(other))
+
+
+@pytest.mark.parametrize("stop", [1, 7, 17, 29])
+def test_a_run_cut_in_an_epoch_goes_on_bit_by_bit(stop):
+    whole = finish(trainer())
+    document, tensors = finish(trainer(), stop=stop).state()
+    assert document["progress"]["step_in_epoch"] == stop % 3
+    resumed = trainer(seed=0)
+    resumed.restore(document, {name: value.clone() for name, value in tensors.items()})
+    assert same(weights(finish(resumed)), weights(whole))
+    timeless = [row | {"seconds": 0} for row in resumed.progress.document()["history"]]
+    assert timeless == [row | {"seconds": 0} for row in whole.progress.document()["history"]]
+
+
+def test_a_step_that_is_not_finite_is_undone():
+    run = trainer(steps=20)
+    poison(run, 5)
+    finish(run, stop=5)
+    before = weights(run)
+    moments = {name: value.clone() for name, value in run.state()[1].items()}
+    steps = run.run()
+    next(steps)
+    assert same(weights(run), before)
+    assert all(torch.equal(value, moments[name]) for name, value in run.state()[1].items())
+    assert run.schedule.scale == 0.5
+    [event] = run.progress.events
+    assert event.startswith("step 5: ")
+    assert event.endswith("learning rate halved")
+    next(steps)
+    assert not same(weights(run), before)
+    assert run.progress.bad == 0
+
+
+def test_three_in_a_row_end_the_run_with_finite_weights():
+    run = trainer()
+    poison(run, 2, 3, 5, 6, 7)
+    with pytest.raises(TrainingDiverged, match="3 bad ones in a row at step 7"):
+        finish(run)
+    assert len(run.progress.events) == 5
+    assert all(value.isfinite().all() for value in weights(run).values())
+
+
+def test_a_loss_that_is_not_finite_is_undone_with_its_statistics():
+    run = trainer(steps=4)
+    run.observations.exposure[0][:100] = math.nan
+    before = weights(run)
+    with pytest.raises(TrainingDiverged):
+        finish(run)
+    assert same(weights(run), before)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 32, 33, 65])
+def test_no_minibatch_is_tiny(rows):
+    run = trainer(rows, steps=4)
+    sizes = [len(part) for part in run._parts(0)]
+    assert sum(sizes) == rows
+    assert max(sizes) - min(sizes) <= 1
+    assert all(value.isfinite().all() for value in weights(finish(run)).values())
+
+
+def test_every_epoch_sees_every_observation_once_in_an_order_of_its_own():
+    run = trainer()
+    first, second = (torch.cat(run._parts(epoch)) for epoch in (0, 1))
+    assert not torch.equal(first, second)
+    assert torch.equal(first.sort().values, second.sort().values)
+
+
+def test_a_rate_a_thousand_times_too_high_fails_loudly_or_stays_finite():
+    run = trainer(rate=10.0)
+    try:
+        finish(run)
+    except TrainingDiverged:
+        assert len(run.progress.events) >= 3
+    assert all(value.isfinite().all() for value in weights(run).values())
