@@ -12,15 +12,19 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "biovae"
 FLOORS = [  # from the ground up; same names as the files and folders
-    {"errors", "noise", "schema", "recipe", "batch", "linalg", "artifact"},
+    {"errors"},
+    {"noise", "schema", "recipe", "batch", "artifact"},
     {"nn", "distributions", "data", "analysis"},
-    {"likelihoods", "priors", "posteriors", "datasets"},
-    {"objective", "diagnostics"},
-    {"modalities", "training"},
+    {"likelihoods", "posteriors", "datasets"},
+    {"priors", "objective", "diagnostics"},
+    {"modalities"},
     {"network"},
+    {"training"},
     {"model"},
     {"tools"},
-    {"plotting", "report"},
+    {"plotting"},
+    {"report"},
+    {"run"},
     {"cli"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS, start=1) for room in rooms}
@@ -30,7 +34,7 @@ MATHEMATICS = {
     "batch", "noise", "linalg", "schema", "recipe",
 }  # fmt: skip
 LIBRARIES = {"torch", "numpy", "scipy", "pandas", "pydantic", "jaxtyping", "biovae"} | set(sys.stdlib_module_names)
-EXTRA_LIBRARIES = {"priors": {"zuko"}}
+EXTRA_LIBRARIES = {"priors": {"zuko"}, "training": {"rich"}}  # where they are used, and only then
 ANALYSIS_MAY_IMPORT = {"analysis", "errors", "linalg", "noise"}  # arrays in, records out: never a model
 
 LINES, FUNCTION_LINES, USUAL_FUNCTION_LINES, PARAMETERS = 400, 60, 40, 9

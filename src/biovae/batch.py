@@ -108,11 +108,17 @@ class SparseMatrix:
 
 
 def _narrow(value: np.ndarray) -> np.ndarray:
-    whole = value.size == 0 or (np.isfinite(value).all() and (value == np.round(value)).all())
-    largest = np.abs(value).max(initial=0)
-    if not whole or largest >= 2**31:
+    """Whole numbers in the narrowest integers that hold them all, others in single precision; always a copy."""
+    largest = max(float(value.max(initial=0)), -float(value.min(initial=0)))
+    if not largest < 2**31 or not _whole(value):
         return value.astype(np.float32)
     return value.astype(np.int16 if largest < 2**15 else np.int32)
+
+
+def _whole(value: np.ndarray, piece: int = 2**16) -> bool:
+    """Whether there is no fraction, looked at in pieces that stay in the cache."""
+    pieces = (value[start : start + piece] for start in range(0, value.size, piece))
+    return value.dtype.kind != "f" or all(bool((part == np.rint(part)).all()) for part in pieces)
 
 
 class Context(NamedTuple):

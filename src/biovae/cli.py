@@ -1,6 +1,6 @@
 """The command line: options turned into recipes once, here; then straight lines.
 
-    biovae demo | fit | embed | sample | check | report
+biovae demo | fit | embed | sample | check | report
 """
 
 import errno

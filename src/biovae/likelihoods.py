@@ -140,7 +140,7 @@ class PoissonCounts(Likelihood):
     support: ClassVar[Support] = Support.COUNTS
 
     def build(self, shape: Shape, noise: Noise) -> nn.Module:
-        """See `Likelihood.build`."""
+        """See `Likelihood`."""
         return _Poisson(shape, noise)
 
 
@@ -173,7 +173,7 @@ class NegativeBinomialCounts(Likelihood):
     dispersion: str = "feature"
 
     def build(self, shape: Shape, noise: Noise) -> nn.Module:
-        """See `Likelihood.build`."""
+        """See `Likelihood`."""
         return _NegativeBinomial(self.dispersion, shape, noise)
 
 
@@ -205,7 +205,7 @@ class ZeroInflatedNegativeBinomialCounts(Likelihood):
     dispersion: str = "feature"
 
     def build(self, shape: Shape, noise: Noise) -> nn.Module:
-        """See `Likelihood.build`."""
+        """See `Likelihood`."""
         return _ZeroInflated(self.dispersion, shape, noise)
 
 
@@ -239,7 +239,7 @@ class Gaussian(Likelihood):
     variance: Literal["feature", "observation"] = "feature"
 
     def build(self, shape: Shape, noise: Noise) -> nn.Module:
-        """See `Likelihood.build`."""
+        """See `Likelihood`."""
         return _Gaussian(shape, noise, predicted=self.variance == "observation", fixed=None)
 
 
@@ -257,7 +257,7 @@ class FixedGaussian(Likelihood):
     variance: float = Field(default=1.0, gt=0)
 
     def build(self, shape: Shape, noise: Noise) -> nn.Module:
-        """See `Likelihood.build`."""
+        """See `Likelihood`."""
         return _Gaussian(shape, noise, predicted=False, fixed=self.variance)
 
 
@@ -316,7 +316,7 @@ class Log1pGaussian(Likelihood):
     variance: Literal["feature", "observation"] = "feature"
 
     def build(self, shape: Shape, noise: Noise) -> nn.Module:
-        """See `Likelihood.build`."""
+        """See `Likelihood`."""
         return _Log1pGaussian(shape, noise, predicted=self.variance == "observation")
 
 
@@ -346,7 +346,7 @@ class BernoulliBinary(Likelihood):
     support: ClassVar[Support] = Support.BINARY
 
     def build(self, shape: Shape, noise: Noise) -> nn.Module:
-        """See `Likelihood.build`."""
+        """See `Likelihood`."""
         return _Bernoulli(shape, noise)
 
 
@@ -376,7 +376,7 @@ class CategoricalLevels(Likelihood):
     levels: int = Field(ge=2)
 
     def build(self, shape: Shape, noise: Noise) -> nn.Module:
-        """See `Likelihood.build`."""
+        """See `Likelihood`."""
         return _Categorical(self.levels, shape, noise)
 
 

@@ -88,7 +88,9 @@ class Network(nn.Module):
         exposure = batch.exposure[m] if log_library is None else log_library.exp()
         return Context(exposure, batch.covariates[:, self.into_decoder], batch.present[m])
 
-    def terms(self, batch: Batch, noise: Noise, *, samples: int = 1, train: bool = False, doubly: bool = False) -> Terms:
+    def terms(
+        self, batch: Batch, noise: Noise, *, samples: int = 1, train: bool = False, doubly: bool = False
+    ) -> Terms:
         """Draw z (and latent libraries) and score them under likelihoods, prior and posterior.
 
         Args:

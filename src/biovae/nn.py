@@ -227,7 +227,7 @@ class Readout(nn.Module):
         self.side = nn.Parameter(torch.zeros(covariates, features))
 
     def forward(
-        self, h: Float[Tensor, "*samples obs hidden"], c: Float[Tensor, "obs covariates"]
+        self, h: Float[Tensor, "..."], c: Float[Tensor, "obs covariates"]
     ) -> Float[Tensor, "*samples obs features"]:
         if self.groups:
             out = _PooledGroups.apply(h, self.map.weight) + (self.map.bias - math.log(self.groups))

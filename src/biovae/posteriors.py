@@ -62,7 +62,9 @@ class DiagonalNormal(NamedTuple):
     @staticmethod
     def product(experts: Sequence["DiagonalNormal"], present: Sequence[Bool[Tensor, "obs"]]) -> "DiagonalNormal":
         """The normalised product of the experts that are present for each observation."""
-        weights = torch.stack([(-e.log_variance).exp() * p.unsqueeze(-1) for e, p in zip(experts, present, strict=True)])
+        weights = torch.stack(
+            [(-e.log_variance).exp() * p.unsqueeze(-1) for e, p in zip(experts, present, strict=True)]
+        )
         precision = weights.sum(0)
         mean = (weights * torch.stack([e.mean for e in experts])).sum(0) / precision
         return DiagonalNormal(mean, -precision.log())

@@ -55,9 +55,14 @@ def gather(matrix: Any, rows: np.ndarray | None, columns: np.ndarray | None, *, 
     return scipy.sparse.vstack(pieces, format="csr") if sparse else np.concatenate(pieces)
 
 
-def blocks(matrix: Matrix) -> Iterator[tuple[int, Matrix]]:
-    """Cut a matrix in memory into row blocks of about `ENTRIES` values, without copying; yields (first row, block)."""
-    for start, stop in _cuts(matrix):
+def blocks(matrix: Matrix, entries: int | None = None) -> Iterator[tuple[int, Matrix]]:
+    """Cut a matrix in memory into row blocks without copying; yields (first row, block).
+
+    Args:
+        matrix: What `gather` returned.
+        entries: Values in one block, about; `ENTRIES` where not given.
+    """
+    for start, stop in _cuts(matrix, entries or ENTRIES):
         if isinstance(matrix, np.ndarray):
             yield start, matrix[start:stop]
         else:
@@ -97,15 +102,15 @@ def check_indices(matrix: Any, place: str) -> None:
         raise InputError(f"expected sound indices in {place}, found a broken sparse matrix ({error}).") from error
 
 
-def _cuts(matrix: Matrix) -> Iterator[tuple[int, int]]:
+def _cuts(matrix: Matrix, entries: int) -> Iterator[tuple[int, int]]:
     rows, columns = matrix.shape
     if isinstance(matrix, np.ndarray):
-        step = max(1, ENTRIES // max(1, columns))
+        step = max(1, entries // max(1, columns))
         yield from ((start, min(rows, start + step)) for start in range(0, rows, step))
         return
     start = 0
     while start < rows:
-        stop = int(np.searchsorted(matrix.indptr, int(matrix.indptr[start]) + ENTRIES, side="right")) - 1
+        stop = int(np.searchsorted(matrix.indptr, int(matrix.indptr[start]) + entries, side="right")) - 1
         stop = min(rows, max(stop, start + 1))
         yield start, stop
         start = stop

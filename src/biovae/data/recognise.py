@@ -16,5 +16,7 @@ def recognise(data: MuData) -> dict[str, str]:
     kinds = {}
     for name, part in data.mod.items():
         matrix = part.layers["counts"] if "counts" in part.layers else part.X
-        kinds[name] = next(kind for support, kind in KINDS.items() if support is Support.REALS or holds(matrix, support))
+        kinds[name] = next(
+            kind for support, kind in KINDS.items() if support is Support.REALS or holds(matrix, support)
+        )
     return kinds

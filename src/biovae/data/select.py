@@ -32,6 +32,7 @@ from biovae.data.source import Source
 from biovae.errors import InputError
 
 THETA = 100.0
+BLOCK = 2**16  # non-zeros at a time: they stay in the cache
 TABLE = 2**18  # entries of the table of (distinct p) x (distinct n) held at a time
 
 
@@ -63,20 +64,8 @@ def select_features(
         InputError: If a name is unknown, or the values are not what the source says.
     """
     (found,) = (place for place in locate(data, [source]) if place is not None)
-    chosen = positions(data, rows)
-    own = chosen if found.rows is None else found.rows[chosen]
-    carriers = own >= 0
-    _, x, _ = admit(found, source, Columns(None, tuple(found.values.var_names)), own[carriers])
-    groups: list[Any] = [slice(None)]
-    if batches is not None:
-        labels = column(data, batches).iloc[chosen[carriers]]
-        if labels.isna().any():
-            raise InputError(
-                f"expected a batch for every observation in obs[{batches!r}], found {labels.isna().sum()} missing."
-            )
-        codes = pd.factorize(labels)[0]
-        groups = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
-    variances = np.stack([_variance(x[group]) for group in groups])
+    groups = _groups(data, found, source, batches, positions(data, rows))
+    variances = np.stack([_variance(group) for group in groups])
     ranks = np.stack([_ranks(variance) for variance in variances])
     names = told_apart(found.values.var_names)
     table = pd.DataFrame({"variance": variances.mean(axis=0)}, index=pd.Index(names, name="feature"))
@@ -87,6 +76,24 @@ def select_features(
     return table
 
 
+def _groups(
+    data: AnnData | MuData, found: Found, source: Source, batches: str | None, chosen: np.ndarray
+) -> list[Matrix]:
+    """The chosen observations that carry the modality, as one matrix or one per batch."""
+    rows = chosen if found.rows is None else found.rows[chosen]
+    carriers = rows >= 0
+    if not carriers.any():
+        raise InputError(f"expected observations that carry {found.values.where}, found none of {len(chosen)}.")
+    _, x, _ = admit(found, source, Columns(None, tuple(found.values.var_names)), rows[carriers])
+    if batches is None:
+        return [x]
+    labels = column(data, batches).iloc[chosen[carriers]]
+    if (missing := int(labels.isna().sum())) > 0:
+        raise InputError(f"expected a batch for every observation in obs[{batches!r}], found {missing} missing.")
+    codes = pd.factorize(labels)[0]
+    return [x[codes == code] for code in range(codes.max() + 1)]
+
+
 def pearson_variance(x: Any) -> np.ndarray:
     """Variance of the clipped analytic Pearson residuals of each feature.
 
@@ -95,17 +102,20 @@ def pearson_variance(x: Any) -> np.ndarray:
     """
     observations, features = x.shape
     totals = row_totals(x)
-    share = np.bincount(x.indices, weights=x.data.astype(np.float64), minlength=features) / max(1.0, totals.sum())
-    first, second = _zeros(share, totals)
+    share = np.zeros(features)
     block: Any
-    for start, block in blocks(x):
+    for _, block in blocks(x, BLOCK):
+        share += np.bincount(block.indices, weights=block.data, minlength=features)
+    share /= max(1.0, totals.sum())
+    first, second = _zeros(share, totals)
+    for start, block in blocks(x, BLOCK):
         lengths = np.diff(block.indptr)
         mean = np.repeat(totals[start : start + len(lengths)], lengths) * share[block.indices]
-        spread = np.sqrt(mean + mean**2 / THETA)
-        at_zero = np.maximum(-mean / spread, -np.sqrt(observations))
-        residual = np.clip((block.data - mean) / spread, -np.sqrt(observations), np.sqrt(observations))
-        first += np.bincount(block.indices, weights=residual - at_zero, minlength=features)
-        second += np.bincount(block.indices, weights=residual**2 - at_zero**2, minlength=features)
+        damped = 1 + mean / THETA
+        residual = ((block.data - mean) / np.sqrt(mean * damped)).clip(-np.sqrt(observations), np.sqrt(observations))
+        square = np.minimum(mean / damped, observations)  # at x = 0, where the residual is -sqrt(square)
+        first += np.bincount(block.indices, weights=residual + np.sqrt(square), minlength=features)
+        second += np.bincount(block.indices, weights=residual**2 - square, minlength=features)
     return np.maximum(second / observations - (first / observations) ** 2, 0.0)
 
 

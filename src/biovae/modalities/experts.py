@@ -54,7 +54,11 @@ class ModalityNetwork(nn.Module):
         self.likelihood = recipe.likelihood.build(self.shape, noise)
 
     def encode(
-        self, features: Float[Tensor, "obs features"], c: Tensor, noise: Noise | None = None, present: Tensor | None = None
+        self,
+        features: Float[Tensor, "obs features"],
+        c: Tensor,
+        noise: Noise | None = None,
+        present: Tensor | None = None,
     ) -> tuple[Density, DiagonalNormal | None]:
         """q(z | x) of this modality alone, and how far q(log l | x) lies from its prior where the library is latent."""
         h = self.encoder(features, c, noise, present)

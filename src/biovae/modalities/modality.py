@@ -141,4 +141,3 @@ class Modality(Recipe):
             size_factor=self.size_factor,
             allow_values=self.allow_values,
         )
-

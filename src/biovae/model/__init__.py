@@ -1,5 +1,6 @@
 """The VAE and everything that needs its network."""
 
-from biovae.model.vae import VAE, Covariate, load
+from biovae.model.recipe import Covariate
+from biovae.model.vae import VAE, load
 
 __all__ = ["VAE", "Covariate", "load"]

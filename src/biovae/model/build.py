@@ -1,25 +1,22 @@
 """From a recipe and a schema to a network."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from biovae.errors import InputError, closest
 from biovae.modalities.experts import ModalityNetwork, Sizes
 from biovae.modalities.modality import Modality
+from biovae.model.recipe import Architecture
 from biovae.network import Network
 from biovae.nn import MLP
 from biovae.noise import Noise
 from biovae.schema import CategoricalCovariate, Schema
 
-if TYPE_CHECKING:
-    from biovae.model.vae import VAE
-
 BUILD = 2**40  # the moment of Noise that belongs to building: no epoch reaches it
 
 
-def network(recipe: "VAE", schema: Schema, seed: int) -> Network:
+def network(recipe: Architecture, schema: Schema, seed: int) -> Network:
     """The untrained network of this recipe for data of this schema."""
     noise = Noise(seed, epoch=BUILD)
     into_encoder, into_decoder = _columns(recipe, schema)
@@ -53,7 +50,7 @@ def _spans(schema: Schema) -> dict[str, range]:
     return spans
 
 
-def _columns(recipe: "VAE", schema: Schema) -> tuple[list[int], list[int]]:
+def _columns(recipe: Architecture, schema: Schema) -> tuple[list[int], list[int]]:
     spans = _spans(schema)
     into_encoder = [column for c in recipe.covariates if c.encoder for column in spans[c.name]]
     into_decoder = [column for c in recipe.covariates if c.decoder for column in spans[c.name]]

@@ -1,6 +1,6 @@
 """Rows of the design matrix for observations that do not exist yet: "as if it came from batch A".
 
-    c   (rows, covariates), one-hot and standardised as in training
+c   (rows, covariates), one-hot and standardised as in training
 """
 
 import itertools

@@ -5,23 +5,20 @@ Computed once, on at most `MOST` observations where the cost grows with features
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+import biovae.model.inference as inference
 from biovae.analysis import leiden
 from biovae.batch import Observations, SparseMatrix
 from biovae.data import Prepared
-from biovae.model import inference
 from biovae.model.fitting import Fitted
+from biovae.model.recipe import Architecture
 from biovae.noise import Noise
 from biovae.schema import Support
-
-if TYPE_CHECKING:
-    from biovae.model.vae import VAE
 
 MOST = 4000  # observations that are scored: a standard error below a fiftieth of the spread
 CALIBRATED = 1000  # observations whose every feature is compared with its distribution
@@ -63,7 +60,12 @@ class Evidence:
     """
 
     def __init__(
-        self, recipe: "VAE", fitted: Fitted, prepared: Prepared, rows: Int[np.ndarray, "rows"] | None = None, seed: int = 0
+        self,
+        recipe: Architecture,
+        fitted: Fitted,
+        prepared: Prepared,
+        rows: Int[np.ndarray, "rows"] | None = None,
+        seed: int = 0,
     ) -> None:
         self.recipe, self.fitted, self.prepared, self.seed = recipe, fitted, prepared, seed
         self.observations: Observations = prepared.observations

@@ -6,7 +6,7 @@ recipe builds before one of them is used.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,17 +18,15 @@ from biovae.errors import BiovaeError, ModelFileError, first
 from biovae.model.build import network
 from biovae.model.fitting import Fitted
 from biovae.model.null import NullModel
+from biovae.model.recipe import Architecture
 from biovae.network import Network
 from biovae.recipe import Recipe
 from biovae.schema import Schema
 
-if TYPE_CHECKING:
-    from biovae.model.vae import VAE
-
 KIND = "model"
 
 
-def save(recipe: "VAE", fitted: Fitted, path: Path | str, *, overwrite: bool = False) -> None:
+def save(recipe: Architecture, fitted: Fitted, path: Path | str, *, overwrite: bool = False) -> None:
     """Write a model folder, whole or not at all."""
     history = fitted.history.astype(object).where(fitted.history.notna(), None)
     config = {
@@ -37,10 +35,14 @@ def save(recipe: "VAE", fitted: Fitted, path: Path | str, *, overwrite: bool = F
         "record": fitted.record,
         "history": history.to_dict(orient="list"),
     }
-    artifact.write(path, {"config": config}, _both(fitted.network, fitted.null).state_dict(), kind=KIND, overwrite=overwrite)
+    artifact.write(
+        path, {"config": config}, _both(fitted.network, fitted.null).state_dict(), kind=KIND, overwrite=overwrite
+    )
 
 
-def load(recipe_class: type["VAE"], path: Path | str, parts: Sequence[type[Recipe]] = ()) -> tuple["VAE", Fitted]:
+def load(
+    recipe_class: type[Architecture], path: Path | str, parts: Sequence[type[Recipe]] = ()
+) -> tuple[Architecture, Fitted]:
     """Read a model folder; nothing in it is trusted before its hash is."""
     documents, tensors = artifact.read(path, kind=KIND)
     config = documents.get("config", {})

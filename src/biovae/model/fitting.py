@@ -5,7 +5,7 @@ import json
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from biovae.data import Prepared, Role
 from biovae.errors import Interrupted, ResumeError, TrainingDiverged
 from biovae.model.build import BUILD, network
 from biovae.model.null import NullModel
+from biovae.model.recipe import Architecture
 from biovae.network import Network
 from biovae.noise import Noise
 from biovae.schema import Schema
@@ -24,9 +25,6 @@ from biovae.training.checkpoints import Checkpoints
 from biovae.training.loop import Progress, Trainer
 from biovae.training.progress import watch
 from biovae.training.stopping import stop_requests
-
-if TYPE_CHECKING:
-    from biovae.model.vae import VAE
 
 SAVE_SECONDS = 10.0  # between checkpoints: what a kill can cost
 
@@ -56,7 +54,7 @@ class Fitted:
     record: dict[str, Any]  # JSON-able: seed, epochs, batch size, final beta, events, best epoch, seconds
 
 
-def fit(recipe: "VAE", prepared: Prepared, roles: np.ndarray, options: Options) -> Fitted:
+def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Options) -> Fitted:
     """Train the network of `recipe` on the training rows of `prepared`."""
     observations = prepared.observations.to(options.device)
     train, validation = (_rows(roles, role, options.device) for role in (Role.TRAIN, Role.VALIDATION))
@@ -66,7 +64,9 @@ def fit(recipe: "VAE", prepared: Prepared, roles: np.ndarray, options: Options) 
     settings = plan.settings(len(train), batch_size=options.batch_size, rate=options.rate)
     batches = max(1, round(len(train) / settings.batch_size))
     schedule = plan.schedule(options.epochs, batches, recipe.warmup)
-    trainer = Trainer(net, observations, (train, validation), (recipe.objective, recipe.beta), schedule, settings, noise)
+    trainer = Trainer(
+        net, observations, (train, validation), (recipe.objective, recipe.beta), schedule, settings, noise
+    )
     identity = _identity(recipe, prepared, roles, options)
     _run(trainer, identity, options)
     null = NullModel(recipe.modalities, net, options.seed).to(options.device).fit(observations, train)
@@ -129,7 +129,8 @@ def _stop(trainer: Trainer, keeper: Checkpoints | None, signal: int) -> None:
     p: Progress = trainer.progress
     if keeper is not None:
         raise Interrupted(
-            f"interrupted at step {p.step} (epoch {p.epoch + 1}): a checkpoint was written; continue with resume.", signal
+            f"interrupted at step {p.step} (epoch {p.epoch + 1}): a checkpoint was written; continue with resume.",
+            signal,
         )
     # Without checkpoints the best that can be done is to keep the model, and to say that it is unfinished.
     p.events.append(f"interrupted at step {p.step} of {trainer.planned()}: training was cut short")
@@ -155,7 +156,7 @@ def _resume(trainer: Trainer, keeper: Checkpoints, identity: dict[str, str]) -> 
     trainer.restore(checkpoint.documents["run"], checkpoint.tensors)
 
 
-def _identity(recipe: "VAE", prepared: Prepared, roles: np.ndarray, options: Options) -> dict[str, str]:
+def _identity(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Options) -> dict[str, str]:
     """What must not change between the parts of one run, each as a short hash or word."""
     return {
         "recipe": _hash(recipe.model_dump_json().encode()),

@@ -1,12 +1,13 @@
 """From z to data: decoding at a chosen exposure and covariates, denoised expression, new observations.
 
-    z   (rows, latent)
-    c   (combinations, covariates), the design rows that an average runs over
+z   (rows, latent)
+c   (combinations, covariates), the design rows that an average runs over
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,13 +22,11 @@ from biovae.batch import Context
 from biovae.data import Prepared
 from biovae.errors import InputError, closest, first
 from biovae.model.design import Chosen, averaged_rows, design_row
+from biovae.model.fitting import Fitted
 from biovae.model.inference import ELEMENTS, ROWS, minibatches
 from biovae.network import Network
 from biovae.noise import Noise
 from biovae.schema import CategoricalCovariate, Schema
-
-if TYPE_CHECKING:
-    from biovae.model.vae import VAE
 
 At = tuple[int, float | None, Chosen | Literal["average"]]  # modality, library, covariates
 INTERVAL = (0.05, 0.95)
@@ -54,7 +53,9 @@ class Expression:
 
 
 @torch.no_grad()
-def decode(network: Network, schema: Schema, z: Float[Tensor, "rows latent"], at: At) -> Float[np.ndarray, "rows features"]:
+def decode(
+    network: Network, schema: Schema, z: Float[Tensor, "rows latent"], at: At
+) -> Float[np.ndarray, "rows features"]:
     """Mean of p(x | z) at one exposure, averaged over design rows where covariates are "average"."""
     m, library, covariates = at
     network.eval()
@@ -123,29 +124,38 @@ def _positions(names: pd.Index, features: Sequence[str]) -> np.ndarray:
 
 @torch.no_grad()
 def sample(
-    vae: "VAE", size: int, *, seed: int, library: float | np.ndarray | None, covariates: Mapping[str, str | float] | None
+    fitted: Fitted,
+    size: int,
+    *,
+    seed: int,
+    library: float | np.ndarray | None,
+    covariates: Mapping[str, str | float] | None,
 ) -> AnnData | MuData:
     """See `VAE.sample`."""
     if size < 1:
         raise InputError(f"expected to sample at least one observation, found {size}.")
-    network, schema, noise = vae.network.eval(), vae.schema, Noise(seed)
+    network, schema, noise = fitted.network.eval(), fitted.schema, Noise(seed)
     z = network.prior.sample(noise, size, network.pseudo)
     drawn = _draw_covariates(schema, covariates or {}, size, noise)
     c = torch.stack([design_row(schema, row) for row in drawn.to_dict("records")]) if len(drawn.columns) else None
     c = torch.zeros(size, 0) if c is None else c
     names = [f"sample_{i + 1}" for i in range(size)]
     parts = {}
-    for m, recipe in enumerate(vae.modalities):
-        exposure = _draw_library(vae.fitted.record["exposure"][m], library, size, noise)
+    for m, modality in enumerate(schema.modalities):
+        exposure = _draw_library(fitted.record["exposure"][m], library, size, noise)
         blocks = list(_draws(network, (z, c, exposure), m, noise))
-        whole = scipy.sparse.vstack(blocks, format="csr") if scipy.sparse.issparse(blocks[0]) else np.concatenate(blocks)
+        whole = (
+            scipy.sparse.vstack(blocks, format="csr") if scipy.sparse.issparse(blocks[0]) else np.concatenate(blocks)
+        )
         obs = drawn.set_axis(names)
-        part = AnnData(whole, obs=obs, var=pd.DataFrame(index=vae.features(recipe.name)))
+        part = AnnData(whole, obs=obs, var=pd.DataFrame(index=pd.Index(modality.features)))
         part.obsm["X_vae"] = z.numpy()
-        parts[recipe.name] = part
+        parts[modality.name] = part
     if len(parts) == 1:
         return next(iter(parts.values()))
-    joined = MuData(parts)
+    with warnings.catch_warnings():  # mudata announces another way to join columns; there are none to join
+        warnings.simplefilter("ignore", FutureWarning)
+        joined = MuData(parts)
     joined.obsm["X_vae"] = z.numpy()
     return joined
 

@@ -1,7 +1,7 @@
 """What a fitted network says of data: streams of minibatches in, arrays out, memory bounded by one minibatch.
 
-    rows     positions in the observations, (rows,)
-    samples  draws of z per observation
+rows     positions in the observations, (rows,)
+samples  draws of z per observation
 """
 
 from collections.abc import Iterator
@@ -64,7 +64,9 @@ def moments(network: Network, observations: Observations, rows: Int[Tensor, "row
 
 
 @torch.no_grad()
-def scores(network: Network, observations: Observations, rows: Int[Tensor, "rows"], noise: Noise, samples: int) -> Scores:
+def scores(
+    network: Network, observations: Observations, rows: Int[Tensor, "rows"], noise: Noise, samples: int
+) -> Scores:
     """Bound, importance-weighted bound, reconstruction and KL of each observation, from the same draws."""
     network.eval()
     parts = []
@@ -94,7 +96,9 @@ def shuffled_reconstruction(
 
 
 @torch.no_grad()
-def reconstructions(network: Network, observations: Observations, m: int) -> Iterator[Float[np.ndarray, "rows features"]]:
+def reconstructions(
+    network: Network, observations: Observations, m: int
+) -> Iterator[Float[np.ndarray, "rows features"]]:
     """The mean of p(x_m | z) at the posterior mean, at each observation's own exposure and covariates."""
     network.eval()
     size = max(1, min(ROWS, ELEMENTS // network.modalities[m].features))

@@ -18,45 +18,31 @@ import torch
 from anndata import AnnData
 from jaxtyping import Float
 from mudata import MuData
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import PrivateAttr
 
+import biovae.model.files as files
+import biovae.model.generate as generate
+import biovae.model.inference as inference
+import biovae.model.judge as judge
 from biovae.data import Prepared, align, column, flags, prepare, select_features, split
 from biovae.diagnostics import Verdict
 from biovae.errors import InputError, closest
 from biovae.modalities.modality import Modality
-from biovae.model import files, generate, inference, judge
 from biovae.model.evidence import Evidence
 from biovae.model.fitting import Fitted, Options, fit
+from biovae.model.recipe import Architecture
 from biovae.network import Network
 from biovae.noise import Noise
-from biovae.objective import ELBO, AnyObjective
-from biovae.posteriors import AnyPosterior, Diagonal
-from biovae.priors import AnyPrior, StandardNormal
 from biovae.recipe import Recipe
 from biovae.schema import Schema
 from biovae.training.plan import Epochs
-from biovae.training.schedule import AnyWarmup, LinearWarmup
 
 Data = AnnData | MuData
 Rows = Sequence[int] | np.ndarray | None
 
 
-class Covariate(Recipe):
-    """A column of `obs` that the model is told, so that z need not carry it.
-
-    Args:
-        name: The column; text and categories become one-hot, numbers are standardised.
-        encoder: Whether encoders see it.
-        decoder: Whether decoders and likelihoods see it.
-    """
-
-    name: str
-    encoder: bool = False
-    decoder: bool = True
-
-
-class VAE(Recipe):
-    """A variational autoencoder of one or several modalities of the same observations.
+class VAE(Architecture):
+    """A variational autoencoder: the parts of `Architecture`, and the verbs that need them fitted.
 
     Args:
         modalities: What was measured, each with its likelihood.
@@ -76,41 +62,12 @@ class VAE(Recipe):
             while training, so that every part has a usable posterior.
     """
 
-    kind: Literal["vae"] = "vae"
-    modalities: tuple[Modality, ...]
-    covariates: tuple[Covariate, ...] = ()
-    latent: int = Field(default=10, ge=1)
-    hidden: int = Field(default=128, ge=1)
-    depth: int = Field(default=1, ge=0)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    decoder_dropout: float = Field(default=0.1, ge=0, lt=1)
-    input_dropout: float = Field(default=0.0, ge=0, lt=1)
-    beta: float = Field(default=1.0, ge=0)
-    warmup: AnyWarmup = LinearWarmup()
-    objective: AnyObjective = ELBO()
-    prior: AnyPrior = StandardNormal()
-    posterior: AnyPosterior = Diagonal()
-    modality_dropout: float = Field(default=0.3, ge=0, le=1)
     _fitted: Fitted | None = PrivateAttr(default=None)
 
     def __init__(self, *modalities: Modality, **parameters: Any) -> None:
         if modalities:
             parameters = {"modalities": modalities, **parameters}
         super().__init__(**parameters)
-
-    @field_validator("covariates", mode="before")
-    @classmethod
-    def _named(cls, covariates: Any) -> Any:
-        return tuple({"name": c} if isinstance(c, str) else c for c in covariates)
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        names = [m.name for m in self.modalities]
-        if not names:
-            raise InputError("expected at least one modality, found none: VAE(bv.rna()), for example.")
-        if len(set(names)) < len(names):
-            raise InputError(f"expected a name of its own for every modality, found {names}: set name= in each.")
-        return self
 
     # Fitting
 
@@ -356,7 +313,7 @@ class VAE(Recipe):
         Returns:
             An AnnData, or a MuData with several modalities, with z in `obsm["X_vae"]`.
         """
-        return generate.sample(self, size, seed=seed, library=library, covariates=covariates)
+        return generate.sample(self.fitted, size, seed=seed, library=library, covariates=covariates)
 
     # On disk
 

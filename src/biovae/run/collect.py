@@ -68,9 +68,7 @@ def typical(evidence: Evidence, names: pd.Series) -> Any:
     return prototype(centre, overall, list(fitted.schema.modalities[0].features), evidence.moments.mean, types)
 
 
-def report(
-    evidence: Evidence, verdict: Verdict, roles: np.ndarray, obs: pd.DataFrame, about: dict[str, Any]
-) -> Report:
+def report(evidence: Evidence, verdict: Verdict, roles: np.ndarray, obs: pd.DataFrame, about: dict[str, Any]) -> Report:
     """Everything that a run found, as plain arrays and frames.
 
     Args:
@@ -113,6 +111,8 @@ def report(
         seed=evidence.seed,
         versions=about["metrics"]["versions"],
         data_sha256=about["metrics"]["data_sha256"],
+        unit="counts" if isinstance(x, SparseMatrix) else "value",
+        prototype_unit="counts per 10,000" if isinstance(x, SparseMatrix) else "value",
     )
 
 

@@ -24,9 +24,7 @@ from biovae.tools.pp import check
 KINDS = {"rna": rna, "continuous": continuous, "binary": binary}
 
 
-def fit_from_options(
-    given: dict[str, Any], config: Path | None, explicit: set[str], command: str, say: Say
-) -> Verdict:
+def fit_from_options(given: dict[str, Any], config: Path | None, explicit: set[str], command: str, say: Say) -> Verdict:
     """Run `biovae fit`: what was typed wins over the configuration file, which wins over the defaults."""
     o = _configured(given, config, explicit)
     data, notices = open_data(o["data"], o["batch"], transpose=o["transpose"])
@@ -146,7 +144,13 @@ def report_again(run: Path, data: Path | None, say: Say) -> Path:
         roles = pd.read_csv(split)["role"].to_numpy(dtype=object)
     sha = "" if data is None else sha256(data)
     request = Request(
-        data=adata, vae=vae, out=run, options=Options(), title=source.name, command=f"biovae report {run}", data_sha256=sha
+        data=adata,
+        vae=vae,
+        out=run,
+        options=Options(),
+        title=source.name,
+        command=f"biovae report {run}",
+        data_sha256=sha,
     )
     judge_run(request, prepared, roles, say)
     return run / "report.html"

@@ -1,6 +1,6 @@
 """What a run leaves in its folder, and the order in which it is written.
 
-    model/  embedding.npy  obs_names.txt  embedded.h5ad  split.csv  metrics.json  history.csv  report.html  checkpoints/
+model/  embedding.npy  obs_names.txt  embedded.h5ad  split.csv  metrics.json  history.csv  report.html  checkpoints/
 """
 
 import json
@@ -53,9 +53,7 @@ def fit_run(request: Request, say: Say) -> Verdict:
     vae, out = request.vae, request.out
     held = None if request.test is None else flags(request.data, request.test)
     prepared = vae.prepare(request.data, held_out=held)
-    roles = vae.roles(
-        request.data, prepared, validation=request.validation, held_out=held, seed=request.options.seed
-    )
+    roles = vae.roles(request.data, prepared, validation=request.validation, held_out=held, seed=request.options.seed)
     for sentence in (*request.notices, *prepared.places, *prepared.notices, _sizes(prepared, roles)):
         say(sentence)
     claim(out, resume=request.options.resume)

@@ -49,8 +49,10 @@ def metrics(evidence: Evidence, roles: np.ndarray, verdict: str, data_sha256: st
     record, history = fitted.record, fitted.history
     best = history[history["epoch"] == record["best_epoch"]]
     test = np.flatnonzero(roles == Role.TEST)
-    scored = _test_scores(evidence, test) if len(test) else dict.fromkeys(
-        ("test_elbo", "test_iwae", "test_reconstruction", "test_kl")
+    scored = (
+        _test_scores(evidence, test)
+        if len(test)
+        else dict.fromkeys(("test_elbo", "test_iwae", "test_reconstruction", "test_kl"))
     )
     active = evidence.moments.mean.var(0) > 0.01
     return {

@@ -108,9 +108,7 @@ def _halves(prepared: Prepared, seed: int) -> tuple[Prepared, Prepared]:
     one, other = thin(matrix.scipy(), seed)
     exposure = torch.from_numpy(np.maximum(one.sum(1), 1).astype(np.float32)).unsqueeze(1)
     halves = [type(o)((SparseMatrix.from_scipy(h),), (exposure,), o.present, o.covariates) for h in (one, other)]
-    first, second = (
-        replace(prepared, observations=half) for half in halves
-    )
+    first, second = (replace(prepared, observations=half) for half in halves)
     return first, second
 
 

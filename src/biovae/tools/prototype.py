@@ -40,7 +40,9 @@ def prototype(vae: VAE, data: AnnData | MuData, *, groups: str | None = None, mo
     if groups is not None:
         values = column(data, groups)
         if values.isna().any():
-            raise InputError(f"expected a group for every observation, found {values.isna().sum()} missing in {groups!r}.")
+            raise InputError(
+                f"expected a group for every observation, found {values.isna().sum()} missing in {groups!r}."
+            )
         types = group_means(x, values.astype(str).to_numpy(), scale)
     centre = vae.decode(np.zeros((1, vae.latent)), modality=modality, library=PER)[0]
     mean = np.asarray(scale @ x).ravel() / len(scale)

@@ -22,7 +22,9 @@ from biovae.objective import Objective, elbo
 from biovae.training.schedule import Schedule
 
 BAD_STEPS = 3  # in a row: then the run is given up
-EVALUATED = 4096  # validation observations that steer training: enough for a standard error of a hundredth of a nat's spread
+EVALUATED = (
+    4096  # validation observations that steer training: enough for a standard error of a hundredth of a nat's spread
+)
 
 
 @dataclass(frozen=True)

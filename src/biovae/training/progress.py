@@ -58,4 +58,6 @@ def _summary(p: Progress) -> str:
     if not p.history:
         return f"epoch {p.epoch + 1}"
     row = p.history[-1]
-    return f"epoch {p.epoch + 1}, bound {row.validation_elbo:.1f} nats, rate {row.learning_rate:.1e}, beta {row.beta:.2g}"
+    return (
+        f"epoch {p.epoch + 1}, bound {row.validation_elbo:.1f} nats, rate {row.learning_rate:.1e}, beta {row.beta:.2g}"
+    )

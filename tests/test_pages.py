@@ -1,0 +1,44 @@
+"""What the pages show runs as it stands."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from biovae.batch import Context
+from biovae.noise import Noise
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(page: str) -> list[str]:
+    """The Python of a page, block by block."""
+    return re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def contributed() -> dict:
+    (block,) = blocks("CONTRIBUTING.md")
+    names: dict = {}
+    exec(compile(block, "CONTRIBUTING.md", "exec"), names)
+    return names
+
+
+def test_the_contributed_likelihood_is_a_likelihood(contributed):
+    x = torch.as_tensor(np.random.default_rng(0).laplace(3, 2, (400, 3)), dtype=torch.float32)
+    context = Context(exposure=None, covariates=torch.zeros(400, 0))
+    recipe = contributed["LaplaceReals"]()
+    likelihood = recipe.build(contributed["Shape"](hidden=4, groups=0, features=3, covariates=0), Noise(0))
+    likelihood.start(x, context)
+
+    h = torch.zeros(400, 4)
+    p = likelihood(h, context)
+    oracle = stats.laplace(np.median(x, 0), likelihood.log_b.detach().exp())
+    torch.testing.assert_close(
+        p.log_prob(x).detach().double(), torch.as_tensor(oracle.logpdf(x).sum(-1)), rtol=1e-3, atol=1e-3
+    )
+    torch.testing.assert_close(p.cdf(x).detach().double(), torch.as_tensor(oracle.cdf(x)), rtol=1e-3, atol=1e-3)
+    assert abs(float(p.sample(Noise(1)).detach().mean()) - float(np.median(x, 0).mean())) < 0.3
