@@ -133,9 +133,10 @@ class Network(nn.Module):
     def start(self, observations: Observations, rows: Tensor, noise: Noise) -> None:
         """Set biases, scales, library priors and pseudo-inputs from (some of) the training set."""
         rows = rows[noise.permutation(len(rows))[:START_ROWS].to(rows.device)]
-        batch = observations.batch(rows)
-        for i, (m, x) in enumerate(zip(self.modalities, batch.x, strict=True)):
-            m.start(x, self.context(batch, i), batch.covariates)
+        for i, (m, present) in enumerate(zip(self.modalities, observations.present, strict=True)):
+            batch = observations.batch(rows if present is None else rows[present[rows]])
+            if len(batch):  # who does not carry the modality has no say in its means
+                m.start(batch.x[i], self.context(batch, i), batch.covariates)
         few = observations.batch(rows[:1000])
         self.prior.start([m.view(x, e) for m, x, e in zip(self.modalities, few.x, few.exposure, strict=True)])
 
