@@ -406,7 +406,7 @@ HOSTILE = {
     "plug-in": (plugin, "filter 32015 .*, a plug-in, at '/obsm/p'"),
     "sequences": (sequences, "sequences of variable length at '/uns/s'"),
     "sequences in attributes": (
-        lambda f: f["uns"].attrs.create("s", np.empty(1, h5py.vlen_dtype(np.int8))),
+        lambda f: f["uns"].attrs.create("s", h5py.Empty(h5py.vlen_dtype(np.int8))),
         "sequences of variable length at '/uns@s'",
     ),
     "hard loop": (loop, "'/uns/loop' that leads back"),
