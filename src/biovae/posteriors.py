@@ -207,9 +207,10 @@ class _LowRankHead(nn.Module):
         self.columns = linear(inputs, latent * rank, noise)
 
     def forward(self, h: Float[Tensor, "obs inputs"]) -> PrecisionNormal:
-        u = self.columns(h).unflatten(-1, (-1, self.rank))
-        precision = torch.diag_embed(self.log_precision(h).clamp(-6, 12).exp()) + u @ u.mT
-        return PrecisionNormal(self.mean(h), precision)
+        d = self.log_precision(h).clamp(-6, 12).exp()
+        # Bounded beside the diagonal: whatever h is, P keeps a Cholesky factor in float32.
+        u = d.sqrt().unsqueeze(-1) * self.columns(h).unflatten(-1, (-1, self.rank)).clamp(-100, 100)
+        return PrecisionNormal(self.mean(h), torch.diag_embed(d) + u @ u.mT)
 
 
 POSTERIORS = (Diagonal, LowRank)
