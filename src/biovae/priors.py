@@ -54,7 +54,7 @@ class PriorModule(nn.Module, ABC):
         """KL(q || p) in closed form, by dimension or in one piece; None where there is none."""
         return None
 
-    def start(self, features: Sequence[Float[Tensor, "rows features"]]) -> None:
+    def start(self, features: Sequence[Float[Tensor, "rows _"]]) -> None:
         """Look at some observations, as the encoders see them, before training."""
 
 
