@@ -153,6 +153,21 @@ def test_views_and_memory_maps_give_the_same_observations(same, counted, annotat
     same(prepare(annotated(x[5:15]), [REALS]), prepare(annotated(mapped), [REALS]))
 
 
+TWICE = np.array([200, 200], np.uint8)  # both at (0, 1)
+DOUBLES = {
+    "csr": scipy.sparse.csr_matrix((TWICE, [1, 1], [0, 2, 2]), shape=(2, 2)),
+    "csc": scipy.sparse.csc_array((TWICE, [0, 0], [0, 0, 2]), shape=(2, 2)),
+    "coo": scipy.sparse.coo_array((TWICE, ([0, 0], [1, 1])), shape=(2, 2)),
+}
+
+
+@pytest.mark.parametrize("layout", DOUBLES)
+@pytest.mark.parametrize("sparse", [True, False])
+def test_two_counts_of_a_narrow_type_do_not_overflow_together(layout, sparse):
+    part = gather(DOUBLES[layout], None, None, sparse=sparse, place="X")
+    np.testing.assert_array_equal(part.toarray() if sparse else part, [[0, 400], [0, 0]])
+
+
 def test_booleans_are_zeros_and_ones(same, counted, annotated):
     x = counted() > 1
     source = Source(name="atac", support=Support.BINARY)
@@ -165,7 +180,7 @@ def test_dense_tensors_share_no_memory_with_the_caller(counted, annotated):
     assert data.X.any()
 
 
-@pytest.mark.parametrize("count", [2**15, 2**24 + 1, 10**9])
+@pytest.mark.parametrize("count", [2**15, 2**24 + 1, 10**9, 2**40])
 def test_huge_counts_arrive_finite(dense, counted, annotated, count):
     x = counted(dtype=np.int64)
     x[0, 0] = count

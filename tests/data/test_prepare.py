@@ -178,6 +178,12 @@ def test_the_same_names_in_two_modalities_do_not_mix(dense, counted):
 # -- small, empty, repeated (R05, R06, R07, R17) ---------------------------------------------------------------------
 
 
+def test_rows_are_positions_a_mask_or_counted_from_the_end(adata):
+    for rows in ([11, 2], np.array([11, 2]), [-1, -10]):
+        assert list(prepare(adata, [RNA], rows=rows).obs_names) == ["cell11", "cell2"]
+    assert list(prepare(adata, [RNA], rows=np.arange(12) > 9).obs_names) == ["cell10", "cell11"]
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 1), (2, 2)])
 def test_tiny_data_pass(counted, annotated, shape):
     prepared = prepare(annotated(counted(*shape)), [RNA, REALS][:1], latent=1)

@@ -44,8 +44,8 @@ def gather(matrix: Any, rows: np.ndarray | None, columns: np.ndarray | None, *, 
         matrix = matrix.to_memory()
     if scipy.sparse.issparse(matrix):
         part = _compressed(matrix, rows, place)
-        part = part if columns is None else part[:, columns]
-        return canonical(part) if sparse else part.toarray()
+        part = canonical(part if columns is None else part[:, columns])
+        return part if sparse else part.toarray()
     if isinstance(matrix, np.ndarray) and not sparse:
         part = np.asarray(matrix if rows is None else matrix[rows])
         return plain(part if columns is None else part[:, columns], place)
@@ -181,7 +181,8 @@ def _take(matrix: Any, rows: np.ndarray) -> Any:
 
 def _typed(piece: Any, *, sparse: bool, place: str) -> Matrix:
     if scipy.sparse.issparse(piece):
-        return canonical(piece) if sparse else piece.toarray()
+        piece = canonical(piece)
+        return piece if sparse else piece.toarray()
     piece = plain(piece, place)
     return canonical(scipy.sparse.csr_array(piece)) if sparse else piece
 
