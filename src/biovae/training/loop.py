@@ -22,9 +22,7 @@ from biovae.objective import Objective, elbo
 from biovae.training.schedule import Schedule
 
 BAD_STEPS = 3  # in a row: then the run is given up
-EVALUATED = (
-    4096  # validation observations that steer training: enough for a standard error of a hundredth of a nat's spread
-)
+EVALUATED = 4096  # validation observations that steer training: their mean is known to a 64th of their spread
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,8 @@ class Trainer:
     Args:
         network: Trained in place.
         observations: Training and validation rows, in memory.
-        train: Rows to learn from.
-        validation: Rows that steer the schedule and choose the best weights; may be empty.
-        objective: What is maximised.
-        beta: Weight of the KL when its warm-up is over.
+        rows: Those to learn from; those that steer the schedule and choose the best weights; the second may be empty.
+        aim: What is maximised, and the weight of the KL when its warm-up is over.
         schedule: Rate and beta by step, and the end.
         settings: Numbers of the optimiser.
         noise: Source of every draw.
@@ -212,7 +208,7 @@ class Trainer:
         if p.bad >= BAD_STEPS:
             raise TrainingDiverged(
                 f"expected finite steps, found {BAD_STEPS} bad ones in a row at step {p.step} (epoch {p.epoch}); "
-                "the last good weights were kept: fit with a lower learning rate, or look for extreme values in the data."
+                "the last good weights were kept: fit with a lower learning rate, or look for extreme values."
             )
 
     def _evaluate(self, seconds: float) -> None:
@@ -250,7 +246,7 @@ def _optimiser(network: Network, settings: Settings) -> torch.optim.AdamW:
 def evaluate(
     network: Network, observations: Observations, rows: Int[Tensor, "rows"], noise: Noise, batch_size: int = 512
 ) -> tuple[float, float, float]:
-    """Mean bound at beta 1, reconstruction and KL of some rows, in nats per observation; the draws are always the same."""
+    """Mean bound at beta 1, reconstruction and KL of some rows, in nats per observation; the same draws every time."""
     network.eval()
     sums = torch.zeros(3, dtype=torch.float64)
     for i, part in enumerate(rows.split(batch_size)):
