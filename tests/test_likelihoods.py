@@ -112,13 +112,6 @@ def test_every_parameter_learns(case):
     assert all(learns.values()), learns
 
 
-@every_case
-def test_dense_and_sparse_values_score_alike(case):
-    module, (x, context) = build(case), observed(case.recipe.support)
-    p = module(features(case), context)
-    torch.testing.assert_close(p.log_prob(x), p.log_prob_each(dense(case.recipe.support)).sum(-1))
-
-
 @every_plain
 def test_it_starts_at_the_frequencies_of_the_data(case):
     module, (x, context) = build(case, covariates=0), observed(case.recipe.support, covariates=0)
@@ -137,7 +130,7 @@ def test_it_starts_at_the_frequencies_of_the_data(case):
 
 @pytest.mark.parametrize("case", [c for c in PLAIN if c.recipe.kind in ("poisson", "negative_binomial")], ids=repr)
 def test_it_starts_at_the_frequencies_of_each_level(case):
-    x, context = observed(Support.COUNTS, covariates=2)
+    _, context = observed(Support.COUNTS, covariates=2)
     shifted = dense(Support.COUNTS)
     shifted[::2, 0] *= 20
     x, context = SparseCounts.from_dense(shifted), context._replace(exposure=shifted.sum(1, keepdim=True))

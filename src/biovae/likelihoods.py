@@ -6,7 +6,7 @@
 
 A likelihood owns its last layer, its start from the data, and the support of its values; no encoder, no loss, no
 loading. To add one: write the recipe (a `Likelihood` with `kind`, `support` and `build`) and its module (`forward` and
-`start`), list the recipe in `LIKELIHOODS`, add a row to CASES in tests/test_likelihoods.py. The shared tests do the rest.
+`start`), list the recipe in `LIKELIHOODS`, add a row to PLAIN in tests/test_likelihoods.py: its tests do the rest.
 """
 
 import math
@@ -73,6 +73,7 @@ class LogMean(nn.Module):
         self.composition = shape.composition
 
     def forward(self, h: Tensor, context: Context) -> Float[Tensor, "*samples obs features"]:
+        """See the class."""
         logits = self.readout(h, context.covariates)
         return context.exposure.log() + (logits.log_softmax(-1) if self.composition else logits)
 
@@ -209,11 +210,9 @@ class ZeroInflatedNegativeBinomialCounts(Likelihood):
         return _ZeroInflated(self.dispersion, shape, noise)
 
 
-class _ZeroInflated(nn.Module):
+class _ZeroInflated(_NegativeBinomial):
     def __init__(self, dispersion: str, shape: Shape, noise: Noise) -> None:
-        super().__init__()
-        self.log_mean = LogMean(shape, noise)
-        self.log_r = _LogR(dispersion, shape, noise)
+        super().__init__(dispersion, shape, noise)
         self.gate = Readout(shape.hidden, shape.groups, shape.features, 0, noise)
 
     def forward(self, h: Tensor, context: Context) -> Distribution:
@@ -222,8 +221,7 @@ class _ZeroInflated(nn.Module):
 
     @torch.no_grad()
     def start(self, x: SparseCounts, context: Context) -> None:
-        self.log_mean.start(x, context)
-        self.log_r.start(x, context)
+        super().start(x, context)
         self.gate.map.bias.fill_(-3)  # few extra zeros until the data ask for them
 
 
@@ -396,14 +394,6 @@ class _Categorical(nn.Module):
         self.readout.map.bias.copy_((share + 1e-3).log().flatten())
 
 
-LIKELIHOODS = (
-    PoissonCounts,
-    NegativeBinomialCounts,
-    ZeroInflatedNegativeBinomialCounts,
-    Gaussian,
-    FixedGaussian,
-    Log1pGaussian,
-    BernoulliBinary,
-    CategoricalLevels,
-)
+COUNTED = (PoissonCounts, NegativeBinomialCounts, ZeroInflatedNegativeBinomialCounts, Log1pGaussian)
+LIKELIHOODS = (*COUNTED, Gaussian, FixedGaussian, BernoulliBinary, CategoricalLevels)
 AnyLikelihood = tagged(Likelihood, *LIKELIHOODS)
