@@ -74,7 +74,7 @@ class Network(nn.Module):
         return Encoded(type(experts[0]).product(experts, present), tuple(libraries))
 
     def _encoders_used(self, batch: Batch, noise: Noise | None) -> list[Bool[Tensor, "obs"]]:
-        """Who is read by each encoder: the carriers, some of them dropped while training, never all of one observation."""
+        """Who is read by each encoder: the carriers; while training some are left out, never all of an observation."""
         present = torch.stack([carriers(p, len(batch), batch.covariates.device) for p in batch.present])
         if noise is None or self.drop == 0 or len(present) == 1:
             return list(present)
