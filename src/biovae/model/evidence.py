@@ -23,6 +23,7 @@ from biovae.schema import Support
 MOST = 4000  # observations that are scored: a standard error below a fiftieth of the spread
 CALIBRATED = 1000  # observations whose every feature is compared with its distribution
 PIT_FEATURES = 400
+RARE, ENOUGH = 0.9, 50
 SAMPLES = 25
 
 
@@ -123,16 +124,17 @@ def calibrate(evidence: Evidence, m: int) -> Calibration:
     noise = Noise(evidence.seed)
     rows = _carriers(observations, evidence.rows, m)[:CALIBRATED]
     features = observations.x[m].shape[1]
-    some = torch.from_numpy(np.sort(noise.numpy().permutation(features)[:PIT_FEATURES]))
     counts = evidence.fitted.schema.modalities[m].support is not Support.REALS
     sums = torch.zeros(6, features, dtype=torch.float64)
-    lower, upper = [], []
+    lower, upper, some = [], [], torch.arange(0)
     size = max(1, min(256, inference.ELEMENTS // features))
     for i, batch in enumerate(inference.minibatches(observations, rows, size)):
         z = network.encode(batch).z.sample(noise.at(1, i), 1)[0]
         p = network.decode(z, batch, m)
         x = batch.x[m].dense() if isinstance(observations.x[m], SparseMatrix) else batch.x[m]
         zero = p.log_prob_each(torch.zeros_like(x)).exp() if counts else torch.zeros_like(x)
+        if i == 0:
+            some = _informative(zero, noise)
         mean = p.mean
         parts = (x, x.square(), mean, mean.square(), p.variance.expand_as(x), zero)
         sums += torch.stack([part.double().sum(0) for part in parts])
@@ -150,6 +152,15 @@ def calibrate(evidence: Evidence, m: int) -> Calibration:
         np.maximum(xx - x**2, 0),
         np.maximum(variance + mean2 - mean**2, 0),
     )
+
+
+def _informative(zero: Tensor, noise: Noise) -> Tensor:
+    """Features whose distribution can be tested: expected, not found, to be zero in fewer than nine of ten observations."""
+    expected = zero.mean(0)
+    likely = torch.nonzero(expected < RARE)[:, 0]
+    if len(likely) < ENOUGH:
+        likely = expected.argsort()[:ENOUGH]
+    return likely[noise.permutation(len(likely))[:PIT_FEATURES]]
 
 
 def _carriers(observations: Observations, rows: Tensor, m: int) -> Tensor:

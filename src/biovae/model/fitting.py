@@ -22,7 +22,7 @@ from biovae.noise import Noise
 from biovae.schema import Schema
 from biovae.training import plan
 from biovae.training.checkpoints import Checkpoints
-from biovae.training.loop import Progress, Trainer
+from biovae.training.loop import EVALUATED, Progress, Trainer
 from biovae.training.progress import watch
 from biovae.training.stopping import stop_requests
 
@@ -83,10 +83,16 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
         "final_beta": p.history[-1].beta if p.history else recipe.beta,
         "events": list(p.events),
         "interrupted": any(event.startswith("interrupted") for event in p.events),
+        "validation_null": _validation_null(null, observations, validation),
         "train_observations": len(train),
         "exposure": [_log_moments(e, train) for e in observations.exposure],
     }
     return Fitted(net.eval(), null, prepared.schema, history, record)
+
+
+def _validation_null(null: NullModel, observations: Observations, rows: torch.Tensor) -> float | None:
+    """The null's mean log-probability of the rows that steered training: what their bound had to beat."""
+    return float(null.score(observations, rows[:EVALUATED]).mean()) if len(rows) else None
 
 
 def _log_moments(exposure: torch.Tensor | None, rows: torch.Tensor) -> list[float] | None:

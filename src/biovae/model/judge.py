@@ -3,15 +3,16 @@
 import numpy as np
 
 from biovae import diagnostics as d
+from biovae.analysis import Explained
 from biovae.model.evidence import Evidence
 from biovae.schema import CategoricalCovariate
 
 MOST = 5000  # observations whose neighbourhoods are searched for leaks
 
 
-def verdict(evidence: Evidence) -> d.Verdict:
-    """Judge a model on the evidence."""
-    return d.Verdict((*_fit(evidence), *_latent(evidence), *_calibration(evidence), *_leaks(evidence)))
+def verdict(evidence: Evidence, explained: Explained | None = None) -> d.Verdict:
+    """Judge a model on the evidence; `explained` is what PCA of the same dimension explains beside it, where known."""
+    return d.Verdict((*_fit(evidence), *_latent(evidence, explained), *_calibration(evidence), *_leaks(evidence)))
 
 
 def _fit(e: Evidence) -> list[d.Line]:
@@ -20,18 +21,23 @@ def _fit(e: Evidence) -> list[d.Line]:
         d.gain(e.scores.elbo, e.null),
         d.tightness(e.scores.elbo, e.scores.iwae, e.null),
         d.objective(record["final_beta"], recipe.beta),
-        d.convergence(e.fitted.history, float(e.null.mean()), "interrupted" if record["interrupted"] else None),
+        d.convergence(
+            e.fitted.history,
+            record["validation_null"],
+            "interrupted" if record["interrupted"] else None,
+            validation_null=record["validation_null"],
+        ),
         d.events(record["events"]),
     ]
 
 
-def _latent(e: Evidence) -> list[d.Line]:
+def _latent(e: Evidence, explained: Explained | None) -> list[d.Line]:
     s, (mean, variance) = e.scores, (e.moments.mean[e.here], e.moments.variance[e.here])
     return [
         d.kl_per_dimension(s.kl),
-        d.active_units(mean),
+        d.active_units(mean, s.kl),
         d.mutual_information(mean, variance, e.seed),
-        d.collapse(s.kl, s.reconstruction, e.shuffled, s.elbo, e.null, e.recipe.latent, beta=e.recipe.beta),
+        d.collapse(s.kl, s.reconstruction, e.shuffled, s.elbo, e.null, e.recipe.latent, beta=e.recipe.beta, explained=explained),
         d.aggregate(mean, variance, e.prior_sample, e.seed),
     ]
 

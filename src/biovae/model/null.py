@@ -52,9 +52,11 @@ class NullModel(nn.Module):
 
     def fit(self, observations: Observations, rows: Int[Tensor, "rows"]) -> "NullModel":
         """Maximise the likelihood of the training rows, starting at their mean frequencies."""
-        start = observations.batch(rows[self.noise.permutation(len(rows))[:10_000].to(rows.device)])
-        for i, (likelihood, x) in enumerate(zip(self.likelihoods, start.x, strict=True)):
-            likelihood.start(x, self._context(start, i))
+        few = rows[self.noise.permutation(len(rows))[:10_000].to(rows.device)]
+        for i, likelihood in enumerate(self.likelihoods):
+            present = observations.present[i]
+            start = observations.batch(few if present is None else few[present[few]])
+            likelihood.start(start.x[i], self._context(start, i))
         parameters = [w for w in self.parameters() if w.numel()]
         optimiser = torch.optim.Adam(parameters, lr=RATE, betas=(0.9, 0.95), fused=True)
         size = max(16, min(256, len(rows), ELEMENTS // max(x.shape[1] for x in observations.x)))

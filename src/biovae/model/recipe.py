@@ -38,7 +38,8 @@ class Architecture(Recipe):
         depth: Number of those layers.
         dropout: Share of the encoders' hidden units left out while training.
         decoder_dropout: The same for the decoders.
-        input_dropout: Share of the encoders' inputs left out while training.
+        input_dropout: Share of the encoders' inputs left out while training; None takes more the fewer observations there
+            are, min(0.3, 300 / observations).
         beta: Weight of the KL at the end of its warm-up; 1 is the evidence lower bound.
         warmup: Shape of beta's rise, in fractions of the planned steps.
         objective: `ELBO(free_bits=...)` or `IWAE(samples=...)`.
@@ -54,9 +55,9 @@ class Architecture(Recipe):
     latent: int = Field(default=10, ge=1)
     hidden: int = Field(default=128, ge=1)
     depth: int = Field(default=1, ge=0)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    decoder_dropout: float = Field(default=0.1, ge=0, lt=1)
-    input_dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    decoder_dropout: float = Field(default=0.2, ge=0, lt=1)
+    input_dropout: float | None = Field(default=None, ge=0, lt=1)
     beta: float = Field(default=1.0, ge=0)
     warmup: AnyWarmup = LinearWarmup()
     objective: AnyObjective = ELBO()

@@ -20,6 +20,7 @@ from biovae.model.fitting import Options
 from biovae.run.folder import Request, Say, fit_run
 
 LATENT = 8
+SAMPLES, PER = 500, 1e4
 GRID = 60  # points along each side of the map on which decoded states are looked up
 
 
@@ -54,7 +55,10 @@ def against_truth(vae: VAE, adata: AnnData, seed: int) -> dict[str, float]:
         "variance of log library size explained by z within types": library_in(z, adata),
         "order along the lineages (Spearman)": order(z, adata),
         "share of neighbours from the same batch, over chance": mixing(z, adata.obs["batch"].to_numpy()),
-        "share of prior samples that decode to forbidden states": forbidden_share(vae, adata, seed),
+        "share of decoded cells in forbidden states": forbidden_share(vae, adata, z[:SAMPLES]),
+        "share of prior samples in forbidden states": forbidden_share(
+            vae, adata, vae.sample(SAMPLES, seed=seed).obsm["X_vae"]
+        ),
     }
     return {name: round(float(value), 4) for name, value in found.items()}
 
@@ -85,13 +89,16 @@ def mixing(z: np.ndarray, batch: np.ndarray) -> float:
     return float(same / np.square(pd.Series(batch).value_counts(normalize=True)).sum())
 
 
-def forbidden_share(vae: VAE, adata: AnnData, seed: int, size: int = 500) -> float:
-    """Share of prior samples whose decoded profile is closest to a state inside a forbidden gap."""
+def forbidden_share(vae: VAE, adata: AnnData, z: np.ndarray) -> float:
+    """Share of positions whose decoded profile is closest to a place on the map that no cell can be in."""
     reach = np.abs(adata.obsm["latent_true"]).max() * 1.05
     axis = np.linspace(-reach, reach, GRID)
     places = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
-    profiles = np.log(expected(adata, places) * 1e4 + 1)
-    decoded = np.log(vae.decode(vae.sample(size, seed=seed).obsm["X_vae"], library=1e4) + 1)
-    standard = lambda x: (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)  # noqa: E731
-    closest = (standard(decoded) @ standard(profiles).T).argmax(1)
+    profiles = standardised(np.log1p(expected(adata, places) * PER))
+    closest = (standardised(np.log1p(vae.decode(z, library=PER))) @ profiles.T).argmax(1)
     return float(forbidden(adata, places)[closest].mean())
+
+
+def standardised(x: np.ndarray) -> np.ndarray:
+    """Rows with mean 0 and standard deviation 1, so that a product of two is their correlation."""
+    return (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)

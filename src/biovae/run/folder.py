@@ -66,10 +66,10 @@ def judge_run(request: Request, prepared: Prepared, roles: np.ndarray, say: Say)
     """Judge a fitted model on the observations it has not learned from, and write everything."""
     vae, out = request.vae, request.out
     evidence = Evidence(vae, vae.fitted, prepared, held_out(roles), vae.fitted.record["seed"])
-    verdict = judge(evidence)
-    numbers = metrics(evidence, roles, str(verdict.overall), request.data_sha256)
     obs = request.data.obs.loc[prepared.obs_names] if request.data.obs_names.is_unique else request.data.obs
     comparison = _compare(evidence, roles, obs, say)
+    verdict = judge(evidence, None if comparison is None else comparison.explained)
+    numbers = metrics(evidence, roles, str(verdict.overall), request.data_sha256)
     about = {
         "title": request.title,
         "metrics": numbers,

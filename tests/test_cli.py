@@ -1,0 +1,182 @@
+"""The command line as a person types it: files written, exit codes, one sentence per error."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from typer.testing import CliRunner
+
+from biovae.cli import app
+from biovae.datasets import Scenario, Technical, simulate
+
+WITHOUT_UMAP = "import sys; sys.modules['umap'] = None; from biovae.cli import main; main()"
+FILES = {
+    "model", "embedding.npy", "obs_names.txt", "embedded.h5ad", "split.csv", "metrics.json", "history.csv",
+    "report.html", "checkpoints",
+}  # fmt: skip
+METRICS = {
+    "seconds", "seconds_to_best", "epochs", "observations_per_second", "validation_elbo", "test_elbo", "test_iwae",
+    "test_reconstruction", "test_kl", "iwae_samples", "null_elbo", "active_units", "final_beta", "verdict",
+    "peak_memory_mb", "versions", "seed", "data_sha256",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plain_maps():
+    """Without UMAP the maps are PCA: the pictures have tests of their own, and compiling UMAP takes longer than a fit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "umap", None)
+        yield
+
+
+def run(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(w) for w in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    adata = simulate(Scenario(technical=Technical(batches=2)), cells=250, genes=50, seed=0)
+    adata.obs["held"] = np.arange(250) % 6 == 0
+    adata.write_h5ad(folder / "cells.h5ad")
+    log = adata.copy()
+    log.X = scipy.sparse.csr_matrix(np.log1p(adata.X.toarray() * 3.7))
+    log.write_h5ad(folder / "log.h5ad")
+    options = ("--epochs", 4, "--latent", 3, "--hidden", 16, "--covariates", "batch", "--test", "held")
+    code, out = run("fit", folder / "cells.h5ad", "--out", folder / "run", *options)
+    assert code == 0, out
+    return folder
+
+
+def test_fit_writes_the_whole_folder(folder):
+    assert {p.name for p in (folder / "run").iterdir()} == FILES
+
+
+def test_metrics_are_flat_and_complete(folder):
+    metrics = json.loads((folder / "run" / "metrics.json").read_text())
+    assert set(metrics) == METRICS
+    assert metrics["test_iwae"] >= metrics["test_elbo"]
+    assert metrics["test_elbo"] == pytest.approx(metrics["test_reconstruction"] - metrics["test_kl"], rel=1e-4)
+    assert metrics["final_beta"] == 1.0
+
+
+def test_embedding_follows_the_input_held_out_rows_included(folder):
+    z = np.load(folder / "run" / "embedding.npy")
+    embedded = ad.read_h5ad(folder / "run" / "embedded.h5ad")
+    names = (folder / "run" / "obs_names.txt").read_text().split()
+    assert list(embedded.obs_names) == names == list(ad.read_h5ad(folder / "cells.h5ad").obs_names)
+    np.testing.assert_array_equal(embedded.obsm["X_vae"], z)
+    assert {"vae_cluster"} <= set(embedded.obs.columns)
+    roles = pd.read_csv(folder / "run" / "split.csv")["role"]
+    assert roles.value_counts()["test"] == 42
+
+
+def test_history_has_the_documented_columns(folder):
+    history = pd.read_csv(folder / "run" / "history.csv")
+    expected = "epoch step seconds beta learning_rate train_elbo validation_elbo validation_reconstruction validation_kl"
+    assert list(history.columns) == expected.split()
+    assert history["beta"].iloc[-1] == 1.0
+
+
+def test_embed_gives_the_same_positions(folder):
+    code, out = run("embed", folder / "run", folder / "cells.h5ad", "--out", folder / "again.h5ad")
+    assert code == 0, out
+    again = ad.read_h5ad(folder / "again.h5ad").obsm["X_vae"]
+    np.testing.assert_allclose(again, np.load(folder / "run" / "embedding.npy"), atol=1e-6)
+
+
+def test_sample_writes_counts(folder):
+    code, out = run("sample", folder / "run", "--n", 20, "--out", folder / "new.h5ad")
+    assert code == 0, out
+    assert ad.read_h5ad(folder / "new.h5ad").shape == (20, 50)
+
+
+def test_report_can_be_written_again(folder):
+    (folder / "run" / "report.html").unlink()
+    code, out = run("report", folder / "run")
+    assert code == 0, out
+    assert "Verdict" in (folder / "run" / "report.html").read_text()
+
+
+def test_check_says_where_the_counts_are(folder):
+    code, out = run("check", folder / "cells.h5ad", "--json")
+    assert code == 0
+    assert json.loads(out)["ok"] is True
+
+
+WRONG = {
+    "log-normalised": (("fit", "log.h5ad"), 3, "whole"),
+    "no such file": (("fit", "cels.h5ad"), 3, "cells.h5ad"),
+    "no such column": (("fit", "cells.h5ad", "--covariates", "bach"), 3, "batch"),
+    "no such layer": (("fit", "cells.h5ad", "--layer", "cuonts"), 3, "layer"),
+    "too many dimensions": (("fit", "cells.h5ad", "--latent", 500), 3, "latent"),
+    "no such likelihood": (("fit", "cells.h5ad", "--likelihood", "poison"), 3, "likelihood"),
+    "not a model": (("embed", "cells.h5ad", "cells.h5ad"), 4, "model"),
+    "wrong option": (("fit", "cells.h5ad", "--latnet", 3), 2, "latent"),
+}
+
+
+@pytest.mark.parametrize(("words", "code", "says"), WRONG.values(), ids=WRONG.keys())
+def test_errors_are_one_sentence_with_an_exit_code(words, code, says, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    extra = ("--out", tmp_path / "x") if words[0] == "fit" else ()
+    found, out = run(*words, *extra)
+    assert found == code, out
+    assert says in out
+    assert not (tmp_path / "x").exists()
+
+
+def test_options_come_from_a_file_and_typed_ones_win(folder, tmp_path):
+    config = tmp_path / "fit.toml"
+    config.write_text('epochs = 2\nlatent = 2\nhidden = 8\ncovariates = ["batch"]\n')
+    code, out = run("fit", folder / "cells.h5ad", "--config", config, "--latent", 3, "--out", tmp_path / "r")
+    assert code == 0, out
+    assert np.load(tmp_path / "r" / "embedding.npy").shape == (250, 3)
+    assert json.loads((tmp_path / "r" / "metrics.json").read_text())["epochs"] == 2
+    config.write_text("latnet = 2\n")
+    code, out = run("fit", folder / "cells.h5ad", "--config", config, "--out", tmp_path / "q")
+    assert code == 3
+    assert "latent" in out
+
+
+def test_other_peoples_folders_are_left_alone(folder, tmp_path):
+    (tmp_path / "thesis.docx").write_text("years of work")
+    code, out = run("fit", folder / "cells.h5ad", "--epochs", 1, "--out", tmp_path)
+    assert code == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.docx"], out
+
+
+def test_killed_and_resumed_equals_unbroken(folder, tmp_path):
+    words = ["fit", str(folder / "cells.h5ad"), "--epochs", "120", "--latent", "3", "--hidden", "16"]
+    command = [sys.executable, "-c", WITHOUT_UMAP, *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def fit(out: str, *more: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*command, "--out", str(tmp_path / out), *more], env=environment, stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    assert fit("whole").wait(120) == 0
+    broken = fit("broken")
+    lock = tmp_path / "broken" / "checkpoints"
+    deadline = time.monotonic() + 60
+    while not lock.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    broken.send_signal(signal.SIGTERM)
+    assert broken.wait(60) in (143, 0)  # 0 where the machine was faster than the signal
+    assert fit("broken", "--resume").wait(120) == 0
+    z = [np.load(tmp_path / out / "embedding.npy") for out in ("whole", "broken")]
+    np.testing.assert_array_equal(z[0], z[1])
