@@ -43,7 +43,7 @@ def network(recipe: Architecture, schema: Schema, seed: int) -> Network:
 
 def _input_dropout(recipe: Architecture, schema: Schema) -> float:
     """Against an encoder that knows its observations by heart: the fewer there are, the more is hidden from it."""
-    return recipe.input_dropout if recipe.input_dropout is not None else min(0.3, 300 / schema.observations)
+    return recipe.input_dropout if recipe.input_dropout is not None else min(0.3, (400 / schema.observations) ** 2)
 
 
 def _spans(schema: Schema) -> dict[str, range]:

@@ -53,7 +53,7 @@ class VAE(Architecture):
         dropout: Share of the encoders' hidden units left out while training.
         decoder_dropout: The same for the decoders.
         input_dropout: Share of the encoders' inputs left out while training; None takes more the fewer observations there
-            are, min(0.3, 300 / observations).
+            are, min(0.3, (400 / observations)**2).
         beta: Weight of the KL at the end of its warm-up; 1 is the evidence lower bound.
         warmup: Shape of beta's rise, in fractions of the planned steps.
         objective: `ELBO(free_bits=...)` or `IWAE(samples=...)`.
