@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 
 from biovae.batch import Context
+from biovae.datasets import Scenario, Technical, simulate
 from biovae.noise import Noise
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,26 @@ def test_the_contributed_likelihood_is_a_likelihood(contributed):
     p = likelihood(h, context)
     oracle = stats.laplace(np.median(x, 0), likelihood.log_b.detach().exp())
     torch.testing.assert_close(
-        p.log_prob(x).detach().double(), torch.as_tensor(oracle.logpdf(x).sum(-1)), rtol=1e-3, atol=1e-3
+        p.log_prob(x).detach().double(), torch.as_tensor(oracle.logpdf(x).sum(-1)), rtol=1e-2, atol=1e-2
     )
-    torch.testing.assert_close(p.cdf(x).detach().double(), torch.as_tensor(oracle.cdf(x)), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(p.cdf(x).detach().double(), torch.as_tensor(oracle.cdf(x)), rtol=1e-2, atol=1e-2)
     assert abs(float(p.sample(Noise(1)).detach().mean()) - float(np.median(x, 0).mean())) < 0.3
+
+
+def test_the_scvi_tools_page_runs_as_it_stands():
+    adata = simulate(Scenario(technical=Technical(batches=2)), cells=200, genes=40, seed=0)
+    names: dict = {"adata": adata}
+    for block in blocks("docs/from-scvi-tools.md"):
+        exec(compile(block, "docs/from-scvi-tools.md", "exec"), names)
+    assert names["expression"].mean.shape == (20, 3)
+    assert names["new"].shape == (50, 40)
+
+
+def test_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    simulate(cells=150, genes=30, seed=0).write_h5ad("your.h5ad")
+    (block,) = blocks("README.md")
+    names: dict = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["adata"].obsm["X_vae"].shape == (150, 10)
+    assert (tmp_path / "your.vae" / "manifest.json").exists()

@@ -11,11 +11,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-import biovae.model.inference as inference
 from biovae.analysis import leiden
 from biovae.batch import Observations, SparseMatrix
 from biovae.data import Prepared
 from biovae.model.fitting import Fitted
+from biovae.model.inference import (
+    ELEMENTS,
+    Moments,
+    Scores,
+    bounds,
+    everything,
+    minibatches,
+    posterior_moments,
+    shuffled_reconstruction,
+)
 from biovae.model.recipe import Architecture
 from biovae.noise import Noise
 from biovae.schema import Support
@@ -75,9 +84,9 @@ class Evidence:
         self.rows: Tensor = torch.from_numpy(np.sort(chosen))
 
     @cached_property
-    def moments(self) -> inference.Moments:
+    def moments(self) -> Moments:
         """q(z | x) of all observations."""
-        return inference.moments(self.fitted.network, self.observations, inference.everything(self.observations))
+        return posterior_moments(self.fitted.network, self.observations, everything(self.observations))
 
     @property
     def here(self) -> Int[np.ndarray, "rows"]:
@@ -85,9 +94,9 @@ class Evidence:
         return self.rows.numpy()
 
     @cached_property
-    def scores(self) -> inference.Scores:
+    def scores(self) -> Scores:
         """Bounds of the scored rows."""
-        return inference.scores(self.fitted.network, self.observations, self.rows, Noise(self.seed), SAMPLES)
+        return bounds(self.fitted.network, self.observations, self.rows, Noise(self.seed), SAMPLES)
 
     @cached_property
     def null(self) -> Float[np.ndarray, "rows"]:
@@ -97,7 +106,7 @@ class Evidence:
     @cached_property
     def shuffled(self) -> Float[np.ndarray, "rows"]:
         """log p(x | z of another observation) of the scored rows."""
-        return inference.shuffled_reconstruction(self.fitted.network, self.observations, self.rows, Noise(self.seed))
+        return shuffled_reconstruction(self.fitted.network, self.observations, self.rows, Noise(self.seed))
 
     @cached_property
     def prior_sample(self) -> Float[np.ndarray, "draws latent"]:
@@ -127,8 +136,8 @@ def calibrate(evidence: Evidence, m: int) -> Calibration:
     counts = evidence.fitted.schema.modalities[m].support is not Support.REALS
     sums = torch.zeros(6, features, dtype=torch.float64)
     lower, upper, some = [], [], torch.arange(0)
-    size = max(1, min(256, inference.ELEMENTS // features))
-    for i, batch in enumerate(inference.minibatches(observations, rows, size)):
+    size = max(1, min(256, ELEMENTS // features))
+    for i, batch in enumerate(minibatches(observations, rows, size)):
         z = network.encode(batch).z.sample(noise.at(1, i), 1)[0]
         p = network.decode(z, batch, m)
         x = batch.x[m].dense() if isinstance(observations.x[m], SparseMatrix) else batch.x[m]

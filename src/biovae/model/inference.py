@@ -55,7 +55,7 @@ def rows_at_once(network: Network, observations: Observations, samples: int = 1)
 
 
 @torch.no_grad()
-def moments(network: Network, observations: Observations, rows: Int[Tensor, "rows"]) -> Moments:
+def posterior_moments(network: Network, observations: Observations, rows: Int[Tensor, "rows"]) -> Moments:
     """Mean and variance of q(z | x) of each observation."""
     network.eval()
     parts = [network.encode(batch).z for batch in minibatches(observations, rows, ROWS)]
@@ -64,7 +64,7 @@ def moments(network: Network, observations: Observations, rows: Int[Tensor, "row
 
 
 @torch.no_grad()
-def scores(
+def bounds(
     network: Network, observations: Observations, rows: Int[Tensor, "rows"], noise: Noise, samples: int
 ) -> Scores:
     """Bound, importance-weighted bound, reconstruction and KL of each observation, from the same draws."""

@@ -20,16 +20,19 @@ from jaxtyping import Float
 from mudata import MuData
 from pydantic import PrivateAttr
 
-import biovae.model.files as files
-import biovae.model.generate as generate
-import biovae.model.inference as inference
-import biovae.model.judge as judge
 from biovae.data import Prepared, align, column, flags, prepare, select_features, split
 from biovae.diagnostics import Verdict
 from biovae.errors import InputError, closest
 from biovae.modalities.modality import Modality
 from biovae.model.evidence import Evidence
 from biovae.model.fitting import Fitted, Options, fit
+from biovae.model.files import load as read_model
+from biovae.model.files import save as write_model
+from biovae.model.generate import Expression, Wanted, decode
+from biovae.model.generate import expression as expression_of
+from biovae.model.generate import sample as draw
+from biovae.model.inference import Moments, Scores, bounds, everything, posterior_moments, reconstructions
+from biovae.model.judge import verdict
 from biovae.model.recipe import Architecture
 from biovae.network import Network
 from biovae.noise import Noise
@@ -216,12 +219,12 @@ class VAE(Architecture):
     ) -> Float[np.ndarray, "obs latent"]:
         """Posterior means of z, one row per observation."""
         observations = self.observe(data, indices=indices, missing=missing, unseen=unseen).observations
-        return inference.moments(self.network, observations, inference.everything(observations)).mean
+        return posterior_moments(self.network, observations, everything(observations)).mean
 
-    def moments(self, data: Data, *, indices: Rows = None) -> inference.Moments:
+    def moments(self, data: Data, *, indices: Rows = None) -> Moments:
         """Means and marginal variances of q(z | x)."""
         observations = self.observe(data, indices=indices).observations
-        return inference.moments(self.network, observations, inference.everything(observations))
+        return posterior_moments(self.network, observations, everything(observations))
 
     def reconstruct(
         self, data: Data, *, modality: str | None = None, indices: Rows = None
@@ -229,7 +232,7 @@ class VAE(Architecture):
         """Mean of p(x | z) at the posterior mean, with each observation's own exposure and covariates."""
         observations = self.observe(data, indices=indices).observations
         m = self.index(modality)
-        return np.concatenate(list(inference.reconstructions(self.network, observations, m)))
+        return np.concatenate(list(reconstructions(self.network, observations, m)))
 
     def log_likelihood(
         self, data: Data, *, samples: int = 100, seed: int = 0, indices: Rows = None
@@ -240,11 +243,11 @@ class VAE(Architecture):
         """
         return self.scores(data, samples=samples, seed=seed, indices=indices).iwae
 
-    def scores(self, data: Data, *, samples: int = 100, seed: int = 0, indices: Rows = None) -> inference.Scores:
+    def scores(self, data: Data, *, samples: int = 100, seed: int = 0, indices: Rows = None) -> Scores:
         """Bound, importance-weighted bound, reconstruction and KL of each observation, in nats."""
         observations = self.observe(data, indices=indices).observations
-        rows = inference.everything(observations)
-        return inference.scores(self.network, observations, rows, Noise(seed), samples)
+        rows = everything(observations)
+        return bounds(self.network, observations, rows, Noise(seed), samples)
 
     def expression(
         self,
@@ -256,7 +259,7 @@ class VAE(Architecture):
         covariates: Mapping[str, str | float] | Literal["own", "average"] = "average",
         samples: int = 0,
         indices: Rows = None,
-    ) -> generate.Expression:
+    ) -> Expression:
         """Denoised expression: what each observation would show at one library size, per 10,000 by default.
 
         Args:
@@ -269,15 +272,15 @@ class VAE(Architecture):
             indices: Rows; None takes all.
         """
         prepared = self.observe(data, indices=indices)
-        wanted = generate.Wanted(self.index(modality), features, library, covariates, samples)
-        return generate.expression(self.network, self.schema, prepared, wanted)
+        wanted = Wanted(self.index(modality), features, library, covariates, samples)
+        return expression_of(self.network, self.schema, prepared, wanted)
 
     def diagnose(self, data: Data, *, seed: int = 0, indices: Rows = None) -> Verdict:
         """Judge the model on data: what is normal, what to look at, what is broken, and what to do about it.
 
         Give the held-out observations as `indices` to judge what the model says of data it has not seen.
         """
-        return judge.verdict(Evidence(self, self.fitted, self.observe(data, indices=indices), seed=seed))
+        return verdict(Evidence(self, self.fitted, self.observe(data, indices=indices), seed=seed))
 
     # Verbs on z
 
@@ -293,7 +296,7 @@ class VAE(Architecture):
         rows = torch.as_tensor(np.atleast_2d(z), dtype=torch.float32)
         if rows.shape[1] != self.latent:
             raise InputError(f"expected z with {self.latent} columns, found {rows.shape[1]}: give (rows, latent).")
-        return generate.decode(self.network, self.schema, rows, (self.index(modality), library, covariates))
+        return decode(self.network, self.schema, rows, (self.index(modality), library, covariates))
 
     def sample(
         self,
@@ -314,13 +317,13 @@ class VAE(Architecture):
         Returns:
             An AnnData, or a MuData with several modalities, with z in `obsm["X_vae"]`.
         """
-        return generate.sample(self.fitted, size, seed=seed, library=library, covariates=covariates)
+        return draw(self.fitted, size, seed=seed, library=library, covariates=covariates)
 
     # On disk
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> None:
         """Write the model to a folder: JSON and safetensors, hashed, whole or not at all."""
-        files.save(self, self.fitted, path, overwrite=overwrite)
+        write_model(self, self.fitted, path, overwrite=overwrite)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{m.name}: {m.likelihood.model_dump()['kind']}" for m in self.modalities)
@@ -344,6 +347,6 @@ def load(path: Path | str, *, parts: Sequence[type[Recipe]] = ()) -> VAE:
     Raises:
         ModelFileError: The folder is not a model, was changed, or needs a part that is not known.
     """
-    recipe, fitted = files.load(VAE, path, parts)
+    recipe, fitted = read_model(VAE, path, parts)
     recipe._fitted = fitted
     return recipe

@@ -13,7 +13,7 @@ from biovae.batch import SparseMatrix
 from biovae.data import Role
 from biovae.diagnostics import Verdict
 from biovae.diagnostics import pit as randomised_pit
-from biovae.model import inference
+from biovae.model.inference import ELEMENTS, minibatches
 from biovae.model.evidence import Evidence
 from biovae.model.generate import decode
 from biovae.report import Report
@@ -44,9 +44,9 @@ def versus_pca(evidence: Evidence, roles: np.ndarray, labels: pd.Series | None =
 
 def _means(evidence: Evidence) -> Iterator[np.ndarray]:
     """The model's expected values of the scored rows, in blocks."""
-    network, size = evidence.fitted.network, max(1, inference.ELEMENTS // evidence.observations.x[0].shape[1])
+    network, size = evidence.fitted.network, max(1, ELEMENTS // evidence.observations.x[0].shape[1])
     with torch.no_grad():
-        for batch in inference.minibatches(evidence.observations, evidence.rows, min(512, size)):
+        for batch in minibatches(evidence.observations, evidence.rows, min(512, size)):
             yield network.decode(network.encode(batch).z.mean, batch, 0).mean.numpy()
 
 

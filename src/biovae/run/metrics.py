@@ -13,7 +13,7 @@ import torch
 
 from biovae import __version__
 from biovae.data import Role
-from biovae.model import inference
+from biovae.model.inference import bounds
 from biovae.model.evidence import Evidence
 from biovae.noise import Noise
 
@@ -75,7 +75,7 @@ def metrics(evidence: Evidence, roles: np.ndarray, verdict: str, data_sha256: st
 
 
 def _test_scores(evidence: Evidence, test: np.ndarray) -> dict[str, float]:
-    s = inference.scores(
+    s = bounds(
         evidence.fitted.network, evidence.observations, torch.from_numpy(test), Noise(evidence.seed), IWAE_SAMPLES
     )
     return {
