@@ -42,7 +42,7 @@ def blobs(seed=0, sizes=(80, 60, 40), latent=3, apart=12.0):
 
 
 def typed_counts(seed=0, cells=300, depth=400):
-    """Three types, each with five features eight times as high; depths differ tenfold. Curved only by the exponential."""
+    """Three types, each with five features eight times as high; depths differ tenfold. Curved by exp alone."""
     rng = np.random.default_rng(seed)
     label = rng.integers(3, size=cells)
     profile = np.ones((3, len(FEATURES)))

@@ -31,7 +31,7 @@ METRICS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def plain_maps():
-    """Without UMAP the maps are PCA: the pictures have tests of their own, and compiling UMAP takes longer than a fit."""
+    """Without UMAP the maps are PCA: pictures have tests of their own, and compiling UMAP is slow."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "umap", None)
         yield
@@ -84,7 +84,9 @@ def test_embedding_follows_the_input_held_out_rows_included(folder):
 
 def test_history_has_the_documented_columns(folder):
     history = pd.read_csv(folder / "run" / "history.csv")
-    expected = "epoch step seconds beta learning_rate train_elbo validation_elbo validation_reconstruction validation_kl"
+    expected = (
+        "epoch step seconds beta learning_rate train_elbo validation_elbo validation_reconstruction validation_kl"
+    )
     assert list(history.columns) == expected.split()
     assert history["beta"].iloc[-1] == 1.0
 

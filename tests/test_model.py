@@ -95,8 +95,10 @@ def test_decode_keeps_the_library_and_knows_its_covariates(vae):
 
 def test_samples_look_like_the_data(vae, adata):
     new = vae.sample(400, seed=1)
-    assert new.shape == (400, 60) and new.obsm["X_vae"].shape == (400, 4)
-    assert scipy.sparse.issparse(new.X) and (new.X.data == np.round(new.X.data)).all()
+    assert new.shape == (400, 60)
+    assert new.obsm["X_vae"].shape == (400, 4)
+    assert scipy.sparse.issparse(new.X)
+    assert (new.X.data == np.round(new.X.data)).all()
     shares = [np.asarray(a.X.sum(0)).ravel() / a.X.sum() for a in (new, adata)]
     assert np.corrcoef(np.log(shares[0] + 1e-5), np.log(shares[1] + 1e-5))[0, 1] > 0.9
     assert (new.X != vae.sample(400, seed=1).X).nnz == 0
@@ -105,7 +107,8 @@ def test_samples_look_like_the_data(vae, adata):
 def test_expression_has_intervals_around_its_mean(vae, adata):
     names = list(adata.var_names[:5])
     e = vae.expression(adata, features=names, samples=20, indices=range(30))
-    assert list(e.mean.columns) == names and list(e.mean.index) == list(adata.obs_names[:30])
+    assert list(e.mean.columns) == names
+    assert list(e.mean.index) == list(adata.obs_names[:30])
     assert ((e.lower <= e.upper) & (e.lower <= e.mean * 1.5)).all().all()
     own = vae.expression(adata, covariates="own", indices=range(30)).mean
     np.testing.assert_allclose(own.sum(1), 1e4, rtol=1e-4)
@@ -119,7 +122,8 @@ def test_saved_and_loaded_model_is_the_same(vae, adata, tmp_path):
     vae.save(tmp_path / "model")
     assert {p.name for p in (tmp_path / "model").iterdir()} == {"config.json", "weights.safetensors", "manifest.json"}
     again = bv.load(tmp_path / "model")
-    assert again.model_dump() == vae.model_dump() and repr(again) == repr(vae)
+    assert again.model_dump() == vae.model_dump()
+    assert repr(again) == repr(vae)
     np.testing.assert_array_equal(again.embed(adata), vae.embed(adata))
     pd.testing.assert_frame_equal(again.history, vae.history)
 
@@ -228,7 +232,8 @@ def test_two_modalities_with_some_observations_missing_one(adata):
     vae = bv.VAE(bv.rna(mod="rna"), bv.continuous(name="prot", mod="prot"), latent=4, hidden=16)
     vae.fit(mdata, epochs=5, progress=False)
     z = vae.embed(mdata)
-    assert z.shape == (mdata.n_obs, 4) and np.isfinite(z).all()
+    assert z.shape == (mdata.n_obs, 4)
+    assert np.isfinite(z).all()
     assert vae.decode(z[:3], modality="prot").shape == (3, 6)
     new = vae.sample(4)
     assert set(new.mod) == {"rna", "prot"}
@@ -264,7 +269,8 @@ def test_unknown_batch_is_an_error_or_a_choice(vae, adata):
 
 def test_prototype_lies_near_the_data(vae, adata):
     found = bv.tl.prototype(vae, adata, groups="cell_type")
-    assert len(found.frame) == 60 and found.weights.sum() == pytest.approx(1)
+    assert len(found.frame) == 60
+    assert found.weights.sum() == pytest.approx(1)
 
 
 def test_likelihoods_are_ranked_on_one_scale(adata):
@@ -272,7 +278,8 @@ def test_likelihoods_are_ranked_on_one_scale(adata):
         bv.VAE(bv.rna(), latent=3, hidden=16), adata, ("poisson", "negative_binomial"), epochs=15
     )
     assert list(frame["name"])[0] == "negative_binomial"
-    assert frame["difference"].iloc[0] == 0 and (frame["se"] > 0).all()
+    assert frame["difference"].iloc[0] == 0
+    assert (frame["se"] > 0).all()
 
 
 def test_thinned_halves_add_up(adata):

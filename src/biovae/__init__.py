@@ -49,7 +49,8 @@ _ERRORS = ("BiovaeError", "InputError", "ModelFileError", "TrainingDiverged", "R
 __all__ = sorted([*_HOMES, *_ROOMS, *_ERRORS, "__version__"])
 
 if TYPE_CHECKING:
-    from biovae import datasets, plotting as pl
+    from biovae import datasets
+    from biovae import plotting as pl
     from biovae.data import read
     from biovae.errors import BiovaeError, InputError, Interrupted, ModelFileError, ResumeError, TrainingDiverged
     from biovae.likelihoods import (

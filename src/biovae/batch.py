@@ -1,4 +1,4 @@
-"""The records that cross the house: a matrix of counts, a minibatch of it, and what a likelihood needs to know beside x.
+"""The records that cross the house: a matrix of counts, a minibatch of it, and what a likelihood knows beside x.
 
     x            observation                          (obs, features), one per modality
     exposure     total counts of each observation     (obs, 1), None where the likelihood has no use for it
@@ -17,6 +17,8 @@ import scipy.sparse
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from biovae.errors import InputError
 
 
 class SparseCounts(NamedTuple):
@@ -124,12 +126,19 @@ def _whole(value: np.ndarray, piece: int = 2**16) -> bool:
 class Context(NamedTuple):
     """What a likelihood or a body may know of an observation beside x itself, for one modality.
 
-    `exposure` multiplies the mean of counts. `covariates` is the part of the design matrix that the reader was asked to see.
+    `exposure` multiplies the mean of counts. `covariates` is the part of the design matrix that is to be seen.
     """
 
     exposure: Float[Tensor, "... 1"] | None
     covariates: Float[Tensor, "obs covariates"]
     present: Bool[Tensor, "obs"] | None = None
+
+    @property
+    def depth(self) -> Float[Tensor, "... 1"]:
+        """The exposure of counts, which must be there."""
+        if self.exposure is None:
+            raise InputError("expected an exposure for a likelihood of counts, found none: give the total of each row.")
+        return self.exposure
 
 
 @dataclass(frozen=True)
@@ -166,5 +175,17 @@ class Observations:
 
     def to(self, device: torch.device | str) -> "Observations":
         """The same data on another device."""
-        move = lambda items: tuple(None if i is None else i.to(device) for i in items)  # noqa: E731
-        return Observations(move(self.x), move(self.exposure), move(self.present), self.covariates.to(device))
+        x = tuple(m.to(device) for m in self.x)
+        exposure = tuple(None if e is None else e.to(device) for e in self.exposure)
+        present = tuple(None if p is None else p.to(device) for p in self.present)
+        return Observations(x, exposure, present, self.covariates.to(device))
+
+
+def plain(x: SparseMatrix | Tensor) -> scipy.sparse.csr_array | np.ndarray:
+    """The values of one modality for the wing that knows no tensors."""
+    return x.scipy() if isinstance(x, SparseMatrix) else x.cpu().numpy()
+
+
+def dense(x: SparseCounts | Tensor) -> Float[Tensor, "obs features"]:
+    """A minibatch with its zeros written out."""
+    return x.dense() if isinstance(x, SparseCounts) else x

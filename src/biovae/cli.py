@@ -61,7 +61,7 @@ def _version(value: bool) -> None:  # noqa: FBT001 - typer's signature
 
 
 @app.callback()
-def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:  # noqa: FBT002
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
     """Variational autoencoders for biological data."""
 
 

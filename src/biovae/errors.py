@@ -71,8 +71,8 @@ def closest(name: str, known: Iterable[object]) -> str:
     >>> closest("x", [])
     'there are none.'
     """
-    known = [str(k) for k in known]
-    if not known:
+    names = [str(k) for k in known]
+    if not names:
         return "there are none."
-    match = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {match[0]!r}?" if match else f"there are {first(known, most=8)}."
+    match = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {match[0]!r}?" if match else f"there are {first(names, most=8)}."

@@ -11,11 +11,11 @@ loading. To add one: write the recipe (a `Likelihood` with `kind`, `support` and
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 from torch import Tensor, nn
 
 from biovae.batch import Context, SparseCounts
@@ -48,19 +48,28 @@ class Shape(NamedTuple):
     composition: bool = True  # the mean is exposure times a share (softmax), else exposure times a rate (exp)
 
 
+class LikelihoodModule(nn.Module, ABC):
+    """p(x | h) of one modality."""
+
+    @abstractmethod
+    def forward(self, h: Tensor, context: Context) -> Distribution:
+        """p(x | h, exposure, covariates)."""
+
+    @abstractmethod
+    def start(self, x: Any, context: Context) -> None:
+        """Look at some observations before training, and begin where they are."""
+
+
 class Likelihood(Recipe, ABC):
     """p(x | h), summed over features: `log_prob(x)` is one number per observation, in nats.
 
-    Concrete recipes have a `kind`, name their `support`, and build a module with
-
-        forward(h, context) -> Distribution
-        start(x, context)   -> None, sets what the data tell before training: mean frequencies, standard deviations
+    Concrete recipes have a `kind`, name their `support`, and build a `LikelihoodModule`.
     """
 
     support: ClassVar[Support]
 
     @abstractmethod
-    def build(self, shape: Shape, noise: Noise) -> nn.Module:
+    def build(self, shape: Shape, noise: Noise) -> LikelihoodModule:
         """Make the module."""
 
 
@@ -75,18 +84,18 @@ class LogMean(nn.Module):
     def forward(self, h: Tensor, context: Context) -> Float[Tensor, "*samples obs features"]:
         """See the class."""
         logits = self.readout(h, context.covariates)
-        return context.exposure.log() + (logits.log_softmax(-1) if self.composition else logits)
+        return context.depth.log() + (logits.log_softmax(-1) if self.composition else logits)
 
     @torch.no_grad()
     def start(self, x: SparseCounts, context: Context) -> None:
         """Begin at the mean frequencies, and with categorical covariates at the mean frequencies of each level."""
-        log_rate = _log_rate(x, context.exposure)
+        log_rate = _log_rate(x, context.depth)
         self.readout.map.bias.copy_(log_rate)
         for j, level in enumerate(context.covariates.T):
             if not ((level == 0) | (level == 1)).all():
                 continue  # a continuous covariate starts without effect
             counts = _sum(x._replace(value=x.value * level[x.row]))
-            expected = log_rate.exp() * (context.exposure[:, 0] * level).sum()
+            expected = log_rate.exp() * (context.depth[:, 0] * level).sum()
             # Ten pseudo-counts: a level with few counts says little about a feature.
             self.readout.side[j].copy_(((counts + 10) / (expected + 10)).log())
 
@@ -116,7 +125,7 @@ class _LogR(nn.Module):
         self.readout = Readout(shape.hidden, shape.groups, shape.features, 0, noise) if predicted else None
 
     def forward(self, h: Tensor, context: Context) -> Float[Tensor, "..."]:
-        log_r = self.base
+        log_r: Tensor = self.base
         if self.readout is not None:
             log_r = log_r + self.readout(h, context.covariates)
         if self.side is not None:
@@ -126,8 +135,8 @@ class _LogR(nn.Module):
     @torch.no_grad()
     def start(self, x: SparseCounts, context: Context) -> None:
         """Begin at the moments of the data: E[x (x - 1)] - mean**2 = mean**2 / r."""
-        log_rate = _log_rate(x, context.exposure)
-        mean_square = log_rate.exp().square() * context.exposure.square().sum()
+        log_rate = _log_rate(x, context.depth)
+        mean_square = log_rate.exp().square() * context.depth.square().sum()
         factorial = x.value.new_zeros(x.shape[1]).index_add_(0, x.column, x.value * (x.value - 1))
         excess = (factorial - mean_square).clamp(min=1e-3 * mean_square)
         # Differences between cell types inflate the moments: what z will explain is not dispersion.
@@ -140,12 +149,12 @@ class PoissonCounts(Likelihood):
     kind: Literal["poisson"] = "poisson"
     support: ClassVar[Support] = Support.COUNTS
 
-    def build(self, shape: Shape, noise: Noise) -> nn.Module:
+    def build(self, shape: Shape, noise: Noise) -> LikelihoodModule:
         """See `Likelihood`."""
         return _Poisson(shape, noise)
 
 
-class _Poisson(nn.Module):
+class _Poisson(LikelihoodModule):
     def __init__(self, shape: Shape, noise: Noise) -> None:
         super().__init__()
         self.log_mean = LogMean(shape, noise)
@@ -173,12 +182,12 @@ class NegativeBinomialCounts(Likelihood):
     support: ClassVar[Support] = Support.COUNTS
     dispersion: str = "feature"
 
-    def build(self, shape: Shape, noise: Noise) -> nn.Module:
+    def build(self, shape: Shape, noise: Noise) -> LikelihoodModule:
         """See `Likelihood`."""
         return _NegativeBinomial(self.dispersion, shape, noise)
 
 
-class _NegativeBinomial(nn.Module):
+class _NegativeBinomial(LikelihoodModule):
     def __init__(self, dispersion: str, shape: Shape, noise: Noise) -> None:
         super().__init__()
         self.log_mean = LogMean(shape, noise)
@@ -195,17 +204,14 @@ class _NegativeBinomial(nn.Module):
 class ZeroInflatedNegativeBinomialCounts(Likelihood):
     """x = 0 with probability sigmoid(g), else NB(mean, r); g = W' h per observation and feature.
 
-    Args:
-        dispersion: "feature", "observation", or the name of a categorical covariate.
-
-    Source: Lopez et al. 2018, Nature Methods 15:1053, doi:10.1038/s41592-018-0229-2.
+    The dispersion is that of `NegativeBinomialCounts`, the source the same.
     """
 
     kind: Literal["zero_inflated_negative_binomial"] = "zero_inflated_negative_binomial"
     support: ClassVar[Support] = Support.COUNTS
     dispersion: str = "feature"
 
-    def build(self, shape: Shape, noise: Noise) -> nn.Module:
+    def build(self, shape: Shape, noise: Noise) -> LikelihoodModule:
         """See `Likelihood`."""
         return _ZeroInflated(self.dispersion, shape, noise)
 
@@ -236,7 +242,7 @@ class Gaussian(Likelihood):
     support: ClassVar[Support] = Support.REALS
     variance: Literal["feature", "observation"] = "feature"
 
-    def build(self, shape: Shape, noise: Noise) -> nn.Module:
+    def build(self, shape: Shape, noise: Noise) -> LikelihoodModule:
         """See `Likelihood`."""
         return _Gaussian(shape, noise, predicted=self.variance == "observation", fixed=None)
 
@@ -254,7 +260,7 @@ class FixedGaussian(Likelihood):
     support: ClassVar[Support] = Support.REALS
     variance: float = Field(default=1.0, gt=0)
 
-    def build(self, shape: Shape, noise: Noise) -> nn.Module:
+    def build(self, shape: Shape, noise: Noise) -> LikelihoodModule:
         """See `Likelihood`."""
         return _Gaussian(shape, noise, predicted=False, fixed=self.variance)
 
@@ -272,7 +278,7 @@ class _LogScale(nn.Module):
         return log_s.clamp(-7, 7)
 
 
-class _Gaussian(nn.Module):
+class _Gaussian(LikelihoodModule):
     location: Tensor
     spread: Tensor
 
@@ -280,13 +286,13 @@ class _Gaussian(nn.Module):
         super().__init__()
         self.readout = Readout(shape.hidden, shape.groups, shape.features, shape.covariates, noise)
         self.fixed = fixed
-        self.log_scale = _LogScale(shape, noise, predicted=predicted) if fixed is None else None
+        self.log_scale = _LogScale(shape, noise, predicted=predicted) if fixed is None else nn.Identity()
         self.register_buffer("location", torch.zeros(shape.features))
         self.register_buffer("spread", torch.ones(shape.features))
 
     def forward(self, h: Tensor, context: Context) -> Distribution:
         mean = self.location + self.spread * self.readout(h, context.covariates)
-        if self.log_scale is None:
+        if self.fixed is not None:
             return Normal(mean, mean.new_tensor(0.5 * math.log(self.fixed)))
         return Normal(mean, self.spread.log() + self.log_scale(h, context))
 
@@ -304,21 +310,18 @@ class Log1pGaussian(Likelihood):
 
     The interval [x - 1/2, x + 1/2] is pushed through the transform, the first one open to the left, so that the masses
     sum to one and the score can stand beside those of the count likelihoods.
-
-    Args:
-        variance: "feature", or "observation" to predict it from h.
     """
 
     kind: Literal["log1p_gaussian"] = "log1p_gaussian"
     support: ClassVar[Support] = Support.COUNTS
     variance: Literal["feature", "observation"] = "feature"
 
-    def build(self, shape: Shape, noise: Noise) -> nn.Module:
+    def build(self, shape: Shape, noise: Noise) -> LikelihoodModule:
         """See `Likelihood`."""
         return _Log1pGaussian(shape, noise, predicted=self.variance == "observation")
 
 
-class _Log1pGaussian(nn.Module):
+class _Log1pGaussian(LikelihoodModule):
     def __init__(self, shape: Shape, noise: Noise, *, predicted: bool) -> None:
         super().__init__()
         self.readout = Readout(shape.hidden, shape.groups, shape.features, shape.covariates, noise)
@@ -326,11 +329,11 @@ class _Log1pGaussian(nn.Module):
 
     def forward(self, h: Tensor, context: Context) -> Distribution:
         mean = self.readout(h, context.covariates)
-        return Log1pNormalCounts(mean, self.log_scale(h, context), math.log(SCALE) - context.exposure.log())
+        return Log1pNormalCounts(mean, self.log_scale(h, context), math.log(SCALE) - context.depth.log())
 
     @torch.no_grad()
     def start(self, x: SparseCounts, context: Context) -> None:
-        y = torch.log1p(x.value * (SCALE / context.exposure[x.row, 0]))
+        y = torch.log1p(x.value * (SCALE / context.depth[x.row, 0]))
         mean = _sum(x._replace(value=y)) / x.shape[0]
         square = _sum(x._replace(value=y.square())) / x.shape[0]
         self.readout.map.bias.copy_(mean)
@@ -343,12 +346,12 @@ class BernoulliBinary(Likelihood):
     kind: Literal["bernoulli"] = "bernoulli"
     support: ClassVar[Support] = Support.BINARY
 
-    def build(self, shape: Shape, noise: Noise) -> nn.Module:
+    def build(self, shape: Shape, noise: Noise) -> LikelihoodModule:
         """See `Likelihood`."""
         return _Bernoulli(shape, noise)
 
 
-class _Bernoulli(nn.Module):
+class _Bernoulli(LikelihoodModule):
     def __init__(self, shape: Shape, noise: Noise) -> None:
         super().__init__()
         self.readout = Readout(shape.hidden, shape.groups, shape.features, shape.covariates, noise)
@@ -358,8 +361,7 @@ class _Bernoulli(nn.Module):
 
     @torch.no_grad()
     def start(self, x: SparseCounts, context: Context) -> None:
-        share = (_sum(x) + 0.1) / (x.shape[0] + 0.2)
-        self.readout.map.bias.copy_(share.logit())
+        self.readout.map.bias.copy_(((_sum(x) + 0.1) / (x.shape[0] + 0.2)).logit())
 
 
 class CategoricalLevels(Likelihood):
@@ -373,27 +375,26 @@ class CategoricalLevels(Likelihood):
     support: ClassVar[Support] = Support.CATEGORIES
     levels: int = Field(ge=2)
 
-    def build(self, shape: Shape, noise: Noise) -> nn.Module:
+    def build(self, shape: Shape, noise: Noise) -> LikelihoodModule:
         """See `Likelihood`."""
         return _Categorical(self.levels, shape, noise)
 
 
-class _Categorical(nn.Module):
+class _Categorical(LikelihoodModule):
     def __init__(self, levels: int, shape: Shape, noise: Noise) -> None:
         super().__init__()
         self.levels = levels
-        wide = shape.features * levels
-        self.readout = Readout(shape.hidden, shape.groups, wide, shape.covariates, noise)
+        self.readout = Readout(shape.hidden, shape.groups, shape.features * levels, shape.covariates, noise)
 
     def forward(self, h: Tensor, context: Context) -> Distribution:
         return Categorical(self.readout(h, context.covariates).unflatten(-1, (-1, self.levels)))
 
     @torch.no_grad()
     def start(self, x: Tensor, context: Context) -> None:
-        share = torch.nn.functional.one_hot(x.long(), self.levels).float().mean(0)
+        share = nn.functional.one_hot(x.long(), self.levels).float().mean(0)
         self.readout.map.bias.copy_((share + 1e-3).log().flatten())
 
 
 COUNTED = (PoissonCounts, NegativeBinomialCounts, ZeroInflatedNegativeBinomialCounts, Log1pGaussian)
 LIKELIHOODS = (*COUNTED, Gaussian, FixedGaussian, BernoulliBinary, CategoricalLevels)
-AnyLikelihood = tagged(Likelihood, *LIKELIHOODS)
+AnyLikelihood = Annotated[SerializeAsAny[Likelihood], tagged(Likelihood, *LIKELIHOODS)]

@@ -19,7 +19,7 @@ from biovae.modalities.experts import ModalityNetwork, carriers
 from biovae.nn import running_statistics
 from biovae.noise import Noise
 from biovae.objective import Terms
-from biovae.posteriors import Density, DiagonalNormal
+from biovae.posteriors import Density, DiagonalNormal, product
 from biovae.priors import PriorModule
 
 START_ROWS = 10_000  # observations that set biases and scales before training: enough for means, bounded in memory
@@ -55,6 +55,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.modalities = nn.ModuleList(modalities)
+        self.parts = tuple(modalities)  # the same modules, with their type
         self.prior = prior
         self.drop = drop
         self.register_buffer("into_encoder", columns[0], persistent=False)
@@ -65,13 +66,12 @@ class Network(nn.Module):
         c = batch.covariates[:, self.into_encoder]
         present = self._encoders_used(batch, noise)
         experts, libraries = [], []
-        for m, x, exposure, here in zip(self.modalities, batch.x, batch.exposure, batch.present, strict=True):
+        for m, x, exposure, here in zip(self.parts, batch.x, batch.exposure, batch.present, strict=True):
             q, shift = m.encode(m.view(x, exposure), c, noise, here)
             experts.append(q)
-            libraries.append(shift and shift._replace(mean=shift.mean + m.library.prior(batch.covariates).mean))
-        if len(experts) == 1:
-            return Encoded(experts[0], tuple(libraries))
-        return Encoded(type(experts[0]).product(experts, present), tuple(libraries))
+            around = None if m.library is None else m.library.prior(batch.covariates).mean
+            libraries.append(None if shift is None or around is None else shift._replace(mean=shift.mean + around))
+        return Encoded(product(experts, present), tuple(libraries))
 
     def _encoders_used(self, batch: Batch, noise: Noise | None) -> list[Bool[Tensor, "obs"]]:
         """Who is read by each encoder: the carriers; while training some are left out, never all of an observation."""
@@ -103,10 +103,10 @@ class Network(nn.Module):
         regular = noise if train else None
         q, libraries = self.encode(batch, regular)
         z = q.sample(noise, samples)
-        draws, log_px, library = [z], 0.0, z.new_zeros(z.shape[:-1])
-        for i, (m, x, q_l) in enumerate(zip(self.modalities, batch.x, libraries, strict=True)):
+        draws, log_px, library = [z], z.new_zeros(z.shape[:-1]), z.new_zeros(z.shape[:-1])
+        for i, (m, x, q_l) in enumerate(zip(self.parts, batch.x, libraries, strict=True)):
             log_l = None
-            if q_l is not None:
+            if q_l is not None and m.library is not None:
                 log_l = q_l.sample(noise, samples)
                 draws.append(log_l)
                 prior = m.library.prior(batch.covariates)
@@ -119,26 +119,26 @@ class Network(nn.Module):
 
     def decode(self, z: Float[Tensor, "*samples obs latent"], batch: Batch, m: int) -> Distribution:
         """p(x_m | z, c) at the exposure of the batch."""
-        return self.modalities[m].decode(z, self.context(batch, m))
+        return self.parts[m].decode(z, self.context(batch, m))
 
     def pseudo(self, inputs: Sequence[Tensor]) -> Density:
         """q(z | u) of inputs that are no data: no noise, and normalisation does not learn from them."""
         c = inputs[0].new_zeros(len(inputs[0]), len(self.into_encoder))
         everybody = carriers(None, len(inputs[0]), inputs[0].device)
         with running_statistics(self):
-            experts = [m.encode(u, c)[0] for m, u in zip(self.modalities, inputs, strict=True)]
-        return experts[0] if len(experts) == 1 else type(experts[0]).product(experts, [everybody] * len(experts))
+            experts = [m.encode(u, c)[0] for m, u in zip(self.parts, inputs, strict=True)]
+        return product(experts, [everybody] * len(experts))
 
     @torch.no_grad()
     def start(self, observations: Observations, rows: Tensor, noise: Noise) -> None:
         """Set biases, scales, library priors and pseudo-inputs from (some of) the training set."""
         rows = rows[noise.permutation(len(rows))[:START_ROWS].to(rows.device)]
-        for i, (m, present) in enumerate(zip(self.modalities, observations.present, strict=True)):
+        for i, (m, present) in enumerate(zip(self.parts, observations.present, strict=True)):
             batch = observations.batch(rows if present is None else rows[present[rows]])
             if len(batch):  # who does not carry the modality has no say in its means
                 m.start(batch.x[i], self.context(batch, i), batch.covariates)
         few = observations.batch(rows[:1000])
-        self.prior.start([m.view(x, e) for m, x, e in zip(self.modalities, few.x, few.exposure, strict=True)])
+        self.prior.start([m.view(x, e) for m, x, e in zip(self.parts, few.x, few.exposure, strict=True)])
 
 
 def _masked(value: Tensor, present: Tensor | None) -> Tensor:

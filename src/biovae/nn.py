@@ -13,11 +13,11 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
@@ -97,11 +97,18 @@ def running_statistics(module: nn.Module) -> Iterator[None]:
             layer.training = training
 
 
+class BodyModule(nn.Module):
+    """What a body builds: how wide its output is, and how many groups it has (0 for none)."""
+
+    width: int
+    groups: int
+
+
 class Body(Recipe, ABC):
     """A recipe for a network from one vector to another, with covariates at its side."""
 
     @abstractmethod
-    def build(self, inputs: int, covariates: int, noise: Noise) -> nn.Module:
+    def build(self, inputs: int, covariates: int, noise: Noise) -> BodyModule:
         """Make the module; `forward(x, c, noise=None, present=None)`, attributes `width` and `groups`."""
 
 
@@ -115,7 +122,7 @@ class MLP(Body):
         hidden: Width of every layer.
         depth: Number of layers; 0 passes the input through.
         dropout: Share of hidden units left out while training.
-        input_dropout: Share of inputs left out while training, against an encoder that learns its observations by heart.
+        input_dropout: Share of inputs left out while training, against an encoder that learns by heart.
         norm: "batch" (statistics of the observations present), "layer", or "none".
     """
 
@@ -126,18 +133,17 @@ class MLP(Body):
     input_dropout: float = Field(default=0.0, ge=0, lt=1)
     norm: Norm = "batch"
 
-    def build(self, inputs: int, covariates: int, noise: Noise) -> nn.Module:
+    def build(self, inputs: int, covariates: int, noise: Noise) -> BodyModule:
         """See `Body.build`."""
         return _MLP(self, inputs, covariates, noise)
 
 
-class _MLP(nn.Module):
-    groups = 0
-
+class _MLP(BodyModule):
     def __init__(self, recipe: MLP, inputs: int, covariates: int, noise: Noise) -> None:
         super().__init__()
         widths = [inputs] + [recipe.hidden] * recipe.depth
-        self.width, self.rate, self.input_rate = widths[-1], recipe.dropout, recipe.input_dropout
+        self.groups, self.width = 0, widths[-1]
+        self.rate, self.input_rate = recipe.dropout, recipe.input_dropout
         self.layers = nn.ModuleList(linear(a, b, noise) for a, b in zip(widths, widths[1:], strict=False))
         self.norms = nn.ModuleList(_norm(recipe.norm, b) for b in widths[1:])
         self.sides = nn.ModuleList(linear(covariates, b, noise, bias=False) for b in widths[1:] if covariates)
@@ -154,7 +160,9 @@ class _MLP(nn.Module):
 
 
 def _norm(name: Norm, width: int) -> nn.Module:
-    return {"batch": BatchNorm, "layer": nn.LayerNorm, "none": lambda _: nn.Identity()}[name](width)
+    if name == "batch":
+        return BatchNorm(width)
+    return nn.LayerNorm(width) if name == "layer" else nn.Identity()
 
 
 class Linear(Body):
@@ -165,7 +173,7 @@ class Linear(Body):
 
     kind: Literal["linear"] = "linear"
 
-    def build(self, inputs: int, covariates: int, noise: Noise) -> nn.Module:
+    def build(self, inputs: int, covariates: int, noise: Noise) -> BodyModule:
         """See `Body.build`."""
         return _MLP(MLP(depth=0), inputs, covariates, noise)
 
@@ -184,7 +192,7 @@ class Additive(Body):
     groups: int | None = Field(default=None, ge=1)
     hidden: int = Field(default=64, ge=1)
 
-    def build(self, inputs: int, covariates: int, noise: Noise) -> nn.Module:
+    def build(self, inputs: int, covariates: int, noise: Noise) -> BodyModule:
         """See `Body.build`."""
         groups = self.groups or inputs
         if inputs % groups:
@@ -192,7 +200,7 @@ class Additive(Body):
         return _Additive(groups, inputs // groups, self.hidden, covariates, noise)
 
 
-class _Additive(nn.Module):
+class _Additive(BodyModule):
     def __init__(self, groups: int, inputs: int, hidden: int, covariates: int, noise: Noise) -> None:
         super().__init__()
         self.groups, self.width = groups, hidden
@@ -210,7 +218,7 @@ class _Additive(nn.Module):
 
 
 BODIES = (MLP, Linear, Additive)
-AnyBody = tagged(Body, *BODIES)
+AnyBody = Annotated[SerializeAsAny[Body], tagged(Body, *BODIES)]
 
 
 class Readout(nn.Module):
@@ -229,6 +237,7 @@ class Readout(nn.Module):
     def forward(
         self, h: Float[Tensor, "..."], c: Float[Tensor, "obs covariates"]
     ) -> Float[Tensor, "*samples obs features"]:
+        """Map, pool the groups where there are any, add what the covariates say."""
         if self.groups:
             out = _PooledGroups.apply(h, self.map.weight) + (self.map.bias - math.log(self.groups))
         else:
@@ -240,7 +249,7 @@ class _PooledGroups(torch.autograd.Function):
     """logsumexp over groups of h_g W', one group in memory at a time."""
 
     @staticmethod
-    def forward(ctx, h: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, h: Tensor, weight: Tensor) -> Tensor:
         pooled = functional.linear(h[..., 0, :], weight)
         for g in range(1, h.shape[-2]):
             pooled = torch.logaddexp(pooled, functional.linear(h[..., g, :], weight))
@@ -249,7 +258,7 @@ class _PooledGroups(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         h, weight, pooled = ctx.saved_tensors
         grad_h, grad_weight = torch.empty_like(h), torch.zeros_like(weight)
         for g in range(h.shape[-2]):

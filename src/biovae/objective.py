@@ -12,11 +12,11 @@ All in nats. Nothing here takes a mean over observations; beta enters in one pla
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 from torch import Tensor
 
 from biovae.recipe import Recipe, tagged
@@ -136,4 +136,4 @@ class IWAE(Objective):
 
 
 OBJECTIVES = (ELBO, IWAE)
-AnyObjective = tagged(Objective, *OBJECTIVES)
+AnyObjective = Annotated[SerializeAsAny[Objective], tagged(Objective, *OBJECTIVES)]

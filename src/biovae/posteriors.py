@@ -12,11 +12,11 @@ prior may be used. To add a posterior: write the recipe (a `Posterior`), its hea
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, field_validator
+from pydantic import Field, SerializeAsAny, field_validator
 from torch import Tensor, nn
 
 from biovae.nn import linear
@@ -129,6 +129,16 @@ class PrecisionNormal(NamedTuple):
 Density = DiagonalNormal | PrecisionNormal
 
 
+def product(experts: Sequence[Density], present: Sequence[Bool[Tensor, "obs"]]) -> Density:
+    """The normalised product of experts of one kind; a single one is left as it is."""
+    if len(experts) == 1:
+        return experts[0]
+    diagonal = [e for e in experts if isinstance(e, DiagonalNormal)]
+    if diagonal:
+        return DiagonalNormal.product(diagonal, present)
+    return PrecisionNormal.product([e for e in experts if isinstance(e, PrecisionNormal)], present)
+
+
 class Posterior(Recipe, ABC):
     """A recipe for the head that turns an encoder's features into q(z | x)."""
 
@@ -170,7 +180,7 @@ class _DiagonalHead(nn.Module):
         super().__init__()
         self.mean = linear(inputs, latent, noise)
         self.log_variance = linear(inputs, latent, noise) if variance is None else None
-        self.fixed = None if variance is None else math.log(variance)
+        self.fixed = 0.0 if variance is None else math.log(variance)
 
     def forward(self, h: Float[Tensor, "obs inputs"]) -> DiagonalNormal:
         mean = self.mean(h)
@@ -214,4 +224,4 @@ class _LowRankHead(nn.Module):
 
 
 POSTERIORS = (Diagonal, LowRank)
-AnyPosterior = tagged(Posterior, *POSTERIORS)
+AnyPosterior = Annotated[SerializeAsAny[Posterior], tagged(Posterior, *POSTERIORS)]

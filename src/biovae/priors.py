@@ -11,11 +11,11 @@ a row to CASES in tests/test_priors.py.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 from torch import Tensor, nn
 
 from biovae.noise import Noise
@@ -29,7 +29,7 @@ class Prior(Recipe, ABC):
     """A recipe for p(z)."""
 
     @abstractmethod
-    def build(self, latent: int, inputs: Sequence[int], noise: Noise) -> nn.Module:
+    def build(self, latent: int, inputs: Sequence[int], noise: Noise) -> "PriorModule":
         """Make the module.
 
         Args:
@@ -194,7 +194,7 @@ class _Flow(PriorModule):
         import zuko
 
         with torch.random.fork_rng(devices=[]):  # zuko starts its weights from the global generator
-            torch.manual_seed(noise.integer % 2**63)
+            torch.manual_seed(noise.integer % 2**63)  # noqa: TID251 - inside fork_rng
             self.flow = zuko.flows.NSF(latent, transforms=recipe.transforms, hidden_features=[recipe.hidden] * 2)
 
     def log_prob(self, z: Tensor, encode: Encode) -> Tensor:
@@ -207,4 +207,4 @@ class _Flow(PriorModule):
 
 
 PRIORS = (StandardNormal, GaussianMixture, VampPrior, Flow)
-AnyPrior = tagged(Prior, *PRIORS)
+AnyPrior = Annotated[SerializeAsAny[Prior], tagged(Prior, *PRIORS)]

@@ -7,9 +7,9 @@ accepted as an object, and loads again through `bv.load(path, parts=[MyPart])`.
 To add a kind of part, see `docs/contributing` and any catalogue, for example `priors.py`.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 
 from biovae.errors import ModelFileError, closest
 
@@ -20,8 +20,10 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
 
 
-def tagged(base: type[Recipe], *known: type[Recipe]) -> Any:
-    """The field type for one catalogue: an instance of `base`, or the JSON of one of the `known` classes.
+def tagged(base: type[Recipe], *known: type[Recipe]) -> BeforeValidator:
+    """How a field of one catalogue is read: an instance of `base`, or the JSON of one of the `known` classes.
+
+    A field has the type `Annotated[SerializeAsAny[base], tagged(base, *known)]`.
 
     Args:
         base: The abstract recipe of the catalogue.
@@ -44,4 +46,4 @@ def tagged(base: type[Recipe], *known: type[Recipe]) -> Any:
             )
         return names[kind].model_validate(value, context=info.context)
 
-    return Annotated[SerializeAsAny[base], BeforeValidator(read)]
+    return BeforeValidator(read)

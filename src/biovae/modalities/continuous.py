@@ -8,7 +8,7 @@ from biovae.modalities.modality import Modality, Standardised
 from biovae.nn import Body
 
 
-def continuous(
+def continuous(  # noqa: PLR0913 - a user's door
     layer: str | None = None,
     *,
     name: str = "continuous",

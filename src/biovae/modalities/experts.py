@@ -76,7 +76,7 @@ class ModalityNetwork(nn.Module):
         self.view.start(x, context.present)
         self.likelihood.start(x, context)
         if self.library is not None:
-            self.library.start(context.exposure, covariates)
+            self.library.start(context.depth, covariates)
 
 
 def carriers(present: Bool[Tensor, "obs"] | None, size: int, device: torch.device) -> Bool[Tensor, "obs"]:

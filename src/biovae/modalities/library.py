@@ -45,7 +45,7 @@ class LatentLibrary(nn.Module):
 
     @torch.no_grad()
     def start(self, exposure: Float[Tensor, "obs 1"], c: Float[Tensor, "obs covariates"]) -> None:
-        """Read each level's mean and variance of the log row sums; a level seen less than twice takes the overall ones."""
+        """Read each level's mean and variance of the log row sums; a level seen only once takes the overall ones."""
         log_l = exposure[:, 0].log()
         overall = (log_l.mean(), log_l.var(correction=0).clamp(min=1e-2))
         columns = c[:, self.levels].T if self.levels else c.new_ones(1, len(c))

@@ -1,15 +1,15 @@
 """A modality: where its values live, how its encoder sees them, and the likelihood that scores them.
 
-Every kind of measurement is one `Modality` record made by a constructor (`bv.rna`, `bv.continuous`, ...), each a choice of
+Every kind of measurement is one `Modality` record made by a constructor (`bv.rna`, `bv.continuous`, ...): a choice of
 parts. Nothing above this floor knows counts, genes or cells.
 """
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveInt
+from pydantic import PositiveInt, SerializeAsAny
 from torch import Tensor, nn
 
 from biovae.batch import SparseCounts
@@ -20,11 +20,23 @@ from biovae.recipe import Recipe, tagged
 from biovae.schema import Support
 
 
+class ViewModule(nn.Module, ABC):
+    """From values to what an encoder reads."""
+
+    @abstractmethod
+    def forward(self, x: Any, exposure: Any) -> Tensor:
+        """Dense features, (obs, features)."""
+
+    @abstractmethod
+    def start(self, x: Any, present: Tensor | None) -> None:
+        """Look at some observations before training."""
+
+
 class View(Recipe, ABC):
     """How an encoder sees x: a fixed map from values to dense, well-scaled features."""
 
     @abstractmethod
-    def build(self, features: int) -> nn.Module:
+    def build(self, features: int) -> ViewModule:
         """Make the module: `forward(x, exposure)` and `start(x, present)`."""
 
 
@@ -33,12 +45,12 @@ class LogCounts(View):
 
     kind: Literal["log_counts"] = "log_counts"
 
-    def build(self, features: int) -> nn.Module:
+    def build(self, features: int) -> ViewModule:
         """See `View.build`."""
         return _LogCounts()
 
 
-class _LogCounts(nn.Module):
+class _LogCounts(ViewModule):
     def forward(self, x: SparseCounts, exposure: Tensor) -> Float[Tensor, "obs features"]:
         return x.dense(torch.log1p(x.value * (SCALE / exposure[x.row, 0])))
 
@@ -51,12 +63,12 @@ class LogRawCounts(View):
 
     kind: Literal["log_raw_counts"] = "log_raw_counts"
 
-    def build(self, features: int) -> nn.Module:
+    def build(self, features: int) -> ViewModule:
         """See `View.build`."""
         return _LogRawCounts()
 
 
-class _LogRawCounts(nn.Module):
+class _LogRawCounts(ViewModule):
     def forward(self, x: SparseCounts, exposure: Tensor) -> Float[Tensor, "obs features"]:
         return x.dense(x.value.log1p())
 
@@ -69,12 +81,12 @@ class Standardised(View):
 
     kind: Literal["standardised"] = "standardised"
 
-    def build(self, features: int) -> nn.Module:
+    def build(self, features: int) -> ViewModule:
         """See `View.build`."""
         return _Standardised(features)
 
 
-class _Standardised(nn.Module):
+class _Standardised(ViewModule):
     mean: Tensor
     spread: Tensor
 
@@ -94,7 +106,7 @@ class _Standardised(nn.Module):
         self.spread.copy_(torch.where(spread > 1e-6 * (1 + seen.abs().amax(0)), spread, 1))
 
 
-AnyView = tagged(View, LogCounts, LogRawCounts, Standardised)
+AnyView = Annotated[SerializeAsAny[View], tagged(View, LogCounts, LogRawCounts, Standardised)]
 
 
 class Modality(Recipe):

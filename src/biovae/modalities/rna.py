@@ -8,7 +8,7 @@ from biovae.modalities.modality import LogRawCounts, Modality, View
 from biovae.nn import Body
 
 
-def rna(
+def rna(  # noqa: PLR0913 - a user's door
     layer: str | None = None,
     *,
     name: str = "rna",

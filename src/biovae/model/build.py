@@ -37,8 +37,8 @@ def network(recipe: Architecture, schema: Schema, seed: int) -> Network:
     widths = [len(m.features) for m in schema.modalities]
     prior = recipe.prior.build(recipe.latent, widths, noise)
     drop = recipe.modality_dropout if len(parts) > 1 else 0.0
-    columns = (torch.tensor(c, dtype=torch.int64) for c in (into_encoder, into_decoder))
-    return Network(parts, prior, columns=tuple(columns), drop=drop)
+    encoder_columns, decoder_columns = (torch.tensor(c, dtype=torch.int64) for c in (into_encoder, into_decoder))
+    return Network(parts, prior, columns=(encoder_columns, decoder_columns), drop=drop)
 
 
 def _input_dropout(recipe: Architecture, schema: Schema) -> float:
@@ -68,10 +68,10 @@ def _dispersion_levels(modality: Modality, schema: Schema, into_decoder: Sequenc
     if name in ("feature", "observation"):
         return None
     categorical = {c.name: c for c in schema.covariates if isinstance(c, CategoricalCovariate)}
-    span = _spans(schema).get(name)
-    if name not in categorical or span[0] not in into_decoder:
+    span = _spans(schema).get(name, range(0))
+    if name not in categorical or not set(span) <= set(into_decoder):
         raise InputError(
-            f"expected dispersion to be 'feature', 'observation' or a categorical covariate of the decoder, found {name!r}: "
+            f"expected dispersion 'feature', 'observation' or a categorical covariate of the decoder, found {name!r}: "
             + closest(name, ["feature", "observation", *categorical])
         )
     start = into_decoder.index(span[0])

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from biovae.analysis import leiden
-from biovae.batch import Observations, SparseMatrix
+from biovae.batch import Observations, dense
 from biovae.data import Prepared
 from biovae.model.fitting import Fitted
 from biovae.model.inference import (
@@ -140,7 +140,7 @@ def calibrate(evidence: Evidence, m: int) -> Calibration:
     for i, batch in enumerate(minibatches(observations, rows, size)):
         z = network.encode(batch).z.sample(noise.at(1, i), 1)[0]
         p = network.decode(z, batch, m)
-        x = batch.x[m].dense() if isinstance(observations.x[m], SparseMatrix) else batch.x[m]
+        x = dense(batch.x[m])
         zero = p.log_prob_each(torch.zeros_like(x)).exp() if counts else torch.zeros_like(x)
         if i == 0:
             some = _informative(zero, noise)
@@ -164,7 +164,7 @@ def calibrate(evidence: Evidence, m: int) -> Calibration:
 
 
 def _informative(zero: Tensor, noise: Noise) -> Tensor:
-    """Features whose distribution can be tested: expected, not found, to be zero in fewer than nine of ten observations."""
+    """Features whose distribution can be tested: expected, not found, to be zero in under nine of ten observations."""
     expected = zero.mean(0)
     likely = torch.nonzero(expected < RARE)[:, 0]
     if len(likely) < ENOUGH:
@@ -180,6 +180,7 @@ def _carriers(observations: Observations, rows: Tensor, m: int) -> Tensor:
 def _zeros(observations: Observations, rows: Tensor, m: int) -> Float[np.ndarray, "features"]:
     """Fraction of zeros of each feature among some rows."""
     x = observations.batch(rows).x[m]
-    dense = isinstance(x, Tensor)
-    seen = (x != 0).sum(0) if dense else torch.bincount(x.column[x.value != 0], minlength=x.shape[1])
+    if isinstance(x, Tensor):
+        return (x == 0).double().mean(0).numpy()
+    seen = torch.bincount(x.column[x.value != 0], minlength=x.shape[1])
     return 1 - seen.numpy() / max(len(rows), 1)

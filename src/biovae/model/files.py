@@ -40,14 +40,12 @@ def save(recipe: Architecture, fitted: Fitted, path: Path | str, *, overwrite: b
     )
 
 
-def load(
-    recipe_class: type[Architecture], path: Path | str, parts: Sequence[type[Recipe]] = ()
-) -> tuple[Architecture, Fitted]:
+def load(path: Path | str, parts: Sequence[type[Recipe]] = ()) -> tuple[Architecture, Fitted]:
     """Read a model folder; nothing in it is trusted before its hash is."""
     documents, tensors = artifact.read(path, kind=KIND)
     config = documents.get("config", {})
     try:
-        recipe = recipe_class.model_validate(config["recipe"], context={"parts": parts})
+        recipe = Architecture.model_validate(config["recipe"], context={"parts": parts})
         schema = Schema.model_validate(config["schema"])
         record: dict[str, Any] = dict(config["record"])
         history = pd.DataFrame(config["history"])

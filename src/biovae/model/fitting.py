@@ -178,8 +178,8 @@ def fingerprint(observations: Observations) -> str:
     digest = hashlib.sha256()
     for x in observations.x:
         tensors = (x.pointers, x.column, x.value) if isinstance(x, SparseMatrix) else (x,)
-        for tensor in tensors:
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        for part in tensors:
+            digest.update(part.cpu().contiguous().numpy().tobytes())
     for tensor in (*observations.exposure, *observations.present, observations.covariates):
         if tensor is not None:
             digest.update(tensor.cpu().contiguous().numpy().tobytes())

@@ -60,7 +60,7 @@ def decode(
     m, library, covariates = at
     network.eval()
     chosen = averaged_rows(schema) if covariates == "average" else design_row(schema, covariates).unsqueeze(0)
-    size = max(1, ELEMENTS // network.modalities[m].features)
+    size = max(1, ELEMENTS // network.parts[m].features)
     parts = [_averaged(network, part, chosen, m, library) for part in z.split(size)]
     return torch.cat(parts).cpu().numpy()
 
@@ -76,7 +76,7 @@ def _mean(network: Network, z: Tensor, c: Tensor, m: int, library: float | None)
     device = network.into_decoder.device
     exposure = torch.full((len(z), 1), 1.0 if library is None else float(library), device=device)
     context = Context(exposure, c.to(device)[:, network.into_decoder])
-    return network.modalities[m].decode(z.to(device), context).mean
+    return network.parts[m].decode(z.to(device), context).mean
 
 
 @torch.no_grad()
@@ -107,8 +107,9 @@ def expression(network: Network, schema: Schema, prepared: Prepared, wanted: Wan
 def _at(network: Network, schema: Schema, z: Tensor, own: Tensor, wanted: Wanted) -> Tensor:
     if wanted.covariates == "own":
         return _mean(network, z, own, wanted.modality, wanted.library).cpu()
-    average = wanted.covariates == "average"
-    chosen = averaged_rows(schema) if average else design_row(schema, wanted.covariates).unsqueeze(0)
+    if wanted.covariates == "average":
+        return _averaged(network, z, averaged_rows(schema), wanted.modality, wanted.library).cpu()
+    chosen = design_row(schema, wanted.covariates).unsqueeze(0)
     return _averaged(network, z, chosen, wanted.modality, wanted.library).cpu()
 
 
@@ -162,12 +163,11 @@ def sample(
 
 def _draws(network: Network, given: tuple[Tensor, Tensor, Tensor | None], m: int, noise: Noise) -> Iterator:
     z, c, exposure = given
-    counts = exposure is not None
-    size = max(1, ELEMENTS // network.modalities[m].features)
+    size = max(1, ELEMENTS // network.parts[m].features)
     for rows in torch.arange(len(z)).split(size):
-        context = Context(exposure[rows] if counts else None, c[rows][:, network.into_decoder])
-        x = network.modalities[m].decode(z[rows], context).sample(noise).numpy()
-        yield scipy.sparse.csr_matrix(x) if counts else x
+        context = Context(None if exposure is None else exposure[rows], c[rows][:, network.into_decoder])
+        x = network.parts[m].decode(z[rows], context).sample(noise).numpy()
+        yield x if exposure is None else scipy.sparse.csr_matrix(x)
 
 
 def _draw_covariates(schema: Schema, chosen: Chosen, size: int, noise: Noise) -> pd.DataFrame:

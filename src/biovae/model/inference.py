@@ -101,7 +101,7 @@ def reconstructions(
 ) -> Iterator[Float[np.ndarray, "rows features"]]:
     """The mean of p(x_m | z) at the posterior mean, at each observation's own exposure and covariates."""
     network.eval()
-    size = max(1, min(ROWS, ELEMENTS // network.modalities[m].features))
+    size = max(1, min(ROWS, ELEMENTS // network.parts[m].features))
     for batch in minibatches(observations, everything(observations), size):
         yield network.decode(network.encode(batch).z.mean, batch, m).mean.cpu().numpy()
 
@@ -110,7 +110,7 @@ def reconstructions(
 def predictive(
     network: Network, given: Observations, scored: Observations, rows: Int[Tensor, "rows"], noise: Noise, samples: int
 ) -> Float[np.ndarray, "rows"]:
-    """log mean_s p(x' | z_s), z_s ~ q(z | x): how well the posterior from one data set predicts another of the same cells.
+    """log mean_s p(x' | z_s), z_s ~ q(z | x): how well z from one data set predicts another of the same cells.
 
     Exposure and covariates are those of `given` throughout, so that x' is used for nothing but its score.
     """

@@ -37,7 +37,9 @@ def _latent(e: Evidence, explained: Explained | None) -> list[d.Line]:
         d.kl_per_dimension(s.kl),
         d.active_units(mean, s.kl),
         d.mutual_information(mean, variance, e.seed),
-        d.collapse(s.kl, s.reconstruction, e.shuffled, s.elbo, e.null, e.recipe.latent, beta=e.recipe.beta, explained=explained),
+        d.collapse(
+            s.kl, s.reconstruction, e.shuffled, s.elbo, e.null, e.recipe.latent, beta=e.recipe.beta, explained=explained
+        ),
         d.aggregate(mean, variance, e.prior_sample, e.seed),
     ]
 
@@ -45,7 +47,7 @@ def _latent(e: Evidence, explained: Explained | None) -> list[d.Line]:
 def _calibration(e: Evidence) -> list[d.Line]:
     c = e.calibration
     lines = [d.uniformity(d.pit(c.lower, c.upper, e.seed))]
-    if c.zero_observed is not None:
+    if c.zero_observed is not None and c.zero_expected is not None:
         lines.append(d.zero_fraction(c.zero_observed, c.zero_expected))
     return [*lines, d.mean_variance(c.mean, c.variance_observed, c.variance_expected)]
 

@@ -35,17 +35,18 @@ class NullModel(nn.Module):
     def __init__(self, recipes: Sequence[Modality], network: Network, seed: int) -> None:
         super().__init__()
         self.noise = Noise(seed, epoch=MOMENT)
-        self.likelihoods = nn.ModuleList(
+        self.parts = [
             recipe.likelihood.build(m.shape._replace(hidden=0, groups=0), self.noise)
-            for recipe, m in zip(recipes, network.modalities, strict=True)
-        )
+            for recipe, m in zip(recipes, network.parts, strict=True)
+        ]
+        self.likelihoods = nn.ModuleList(self.parts)
         self._context = network.context  # the method, so that the network is no part of this module
 
     def log_prob(self, batch: Batch) -> Float[Tensor, "obs"]:
         """log p(x | c) of each observation, summed over the modalities that it carries."""
         total = batch.covariates.new_zeros(len(batch))
         empty = batch.covariates.new_zeros(len(batch), 0)
-        for i, (likelihood, x, present) in enumerate(zip(self.likelihoods, batch.x, batch.present, strict=True)):
+        for i, (likelihood, x, present) in enumerate(zip(self.parts, batch.x, batch.present, strict=True)):
             scored = likelihood(empty, self._context(batch, i)).log_prob(x)
             total = total + (scored if present is None else torch.where(present, scored, 0))
         return total
@@ -53,7 +54,7 @@ class NullModel(nn.Module):
     def fit(self, observations: Observations, rows: Int[Tensor, "rows"]) -> "NullModel":
         """Maximise the likelihood of the training rows, starting at their mean frequencies."""
         few = rows[self.noise.permutation(len(rows))[:10_000].to(rows.device)]
-        for i, likelihood in enumerate(self.likelihoods):
+        for i, likelihood in enumerate(self.parts):
             present = observations.present[i]
             start = observations.batch(few if present is None else few[present[few]])
             likelihood.start(start.x[i], self._context(start, i))

@@ -10,7 +10,7 @@ Construction takes hyperparameters and nothing else; data come in at `fit`, and 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -25,9 +25,9 @@ from biovae.diagnostics import Verdict
 from biovae.errors import InputError, closest
 from biovae.modalities.modality import Modality
 from biovae.model.evidence import Evidence
-from biovae.model.fitting import Fitted, Options, fit
 from biovae.model.files import load as read_model
 from biovae.model.files import save as write_model
+from biovae.model.fitting import Fitted, Options, fit
 from biovae.model.generate import Expression, Wanted, decode
 from biovae.model.generate import expression as expression_of
 from biovae.model.generate import sample as draw
@@ -40,8 +40,9 @@ from biovae.recipe import Recipe
 from biovae.schema import Schema
 from biovae.training.plan import Epochs
 
-Data = AnnData | MuData
-Rows = Sequence[int] | np.ndarray | None
+Data: TypeAlias = AnnData | MuData
+Rows: TypeAlias = Sequence[int] | np.ndarray | None
+Missing = Literal["error", "zero"]
 
 
 class VAE(Architecture):
@@ -55,7 +56,7 @@ class VAE(Architecture):
         depth: Number of those layers.
         dropout: Share of the encoders' hidden units left out while training.
         decoder_dropout: The same for the decoders.
-        input_dropout: Share of the encoders' inputs left out while training; None takes more the fewer observations there
+        input_dropout: Share of the encoders' inputs left out while training; None hides more the fewer there
             are, min(0.3, (400 / observations)**2).
         beta: Weight of the KL at the end of its warm-up; 1 is the evidence lower bound.
         warmup: Shape of beta's rise, in fractions of the planned steps.
@@ -177,7 +178,7 @@ class VAE(Architecture):
         return self.fitted.network
 
     @property
-    def schema(self) -> Schema:
+    def schema(self) -> Schema:  # type: ignore[override]  # pydantic's own is deprecated, and means another thing
         """The names of features and covariates that the model was fitted to."""
         return self.fitted.schema
 
@@ -201,7 +202,9 @@ class VAE(Architecture):
 
     # Verbs on data
 
-    def observe(self, data: Data, *, indices: Rows = None, missing: str = "error", unseen: str = "error") -> Prepared:
+    def observe(
+        self, data: Data, *, indices: Rows = None, missing: Missing = "error", unseen: Missing = "error"
+    ) -> Prepared:
         """New data, checked and mapped by name onto the features and covariates of the model.
 
         Args:
@@ -215,7 +218,7 @@ class VAE(Architecture):
         return align(data, sources, self.schema, missing=missing, unseen=unseen, rows=rows)
 
     def embed(
-        self, data: Data, *, indices: Rows = None, missing: str = "error", unseen: str = "error"
+        self, data: Data, *, indices: Rows = None, missing: Missing = "error", unseen: Missing = "error"
     ) -> Float[np.ndarray, "obs latent"]:
         """Posterior means of z, one row per observation."""
         observations = self.observe(data, indices=indices, missing=missing, unseen=unseen).observations
@@ -249,7 +252,7 @@ class VAE(Architecture):
         rows = everything(observations)
         return bounds(self.network, observations, rows, Noise(seed), samples)
 
-    def expression(
+    def expression(  # noqa: PLR0913 - a user's door
         self,
         data: Data,
         *,
@@ -347,6 +350,7 @@ def load(path: Path | str, *, parts: Sequence[type[Recipe]] = ()) -> VAE:
     Raises:
         ModelFileError: The folder is not a model, was changed, or needs a part that is not known.
     """
-    recipe, fitted = read_model(VAE, path, parts)
-    recipe._fitted = fitted
-    return recipe
+    recipe, fitted = read_model(path, parts)
+    vae = VAE(**{name: getattr(recipe, name) for name in Architecture.model_fields})
+    vae._fitted = fitted
+    return vae

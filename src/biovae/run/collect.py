@@ -9,14 +9,15 @@ import torch
 
 from biovae.analysis import compare, deviance_explained, log_normalise, markers, pca, prototype, variance_explained
 from biovae.analysis.comparison import Comparison
-from biovae.batch import SparseMatrix
+from biovae.batch import SparseMatrix, plain
 from biovae.data import Role
 from biovae.diagnostics import Verdict
 from biovae.diagnostics import pit as randomised_pit
-from biovae.model.inference import ELEMENTS, minibatches
 from biovae.model.evidence import Evidence
-from biovae.model.generate import decode
+from biovae.model.generate import At, decode
+from biovae.model.inference import ELEMENTS, minibatches
 from biovae.report import Report
+from biovae.tools.prototype import group_means
 
 PER = 1e4  # prototypes are shown as counts per 10,000
 
@@ -38,8 +39,9 @@ def versus_pca(evidence: Evidence, roles: np.ndarray, labels: pd.Series | None =
         table = x.numpy()
         base = pca(table, z.shape[1], evidence.seed, train)
         explained = variance_explained(table, split, means, base)
-    known = labels is not None and labels.notna().all() and 1 < labels.nunique() < len(labels)
-    return compare(z, base, explained, labels.astype(str).to_numpy() if known else None, evidence.seed)
+    if labels is None or labels.isna().any() or not 1 < labels.nunique() < len(labels):
+        return compare(z, base, explained, None, evidence.seed)
+    return compare(z, base, explained, labels.astype(str).to_numpy(), evidence.seed)
 
 
 def _means(evidence: Evidence) -> Iterator[np.ndarray]:
@@ -54,17 +56,13 @@ def typical(evidence: Evidence, names: pd.Series) -> Any:
     """The decoded z = 0 beside the mean of the data and of each group of observations."""
     fitted, observations = evidence.fitted, evidence.observations
     counts = isinstance(observations.x[0], SparseMatrix)
-    at = (0, PER if counts else None, "average")
+    at: At = (0, PER if counts else None, "average")
     centre = decode(fitted.network, fitted.schema, torch.zeros(1, evidence.recipe.latent), at)[0]
-    x = observations.x[0].scipy() if counts else observations.x[0].numpy()
+    x = plain(observations.x[0])
     exposure = observations.exposure[0]
     scale = PER / exposure[:, 0].numpy() if exposure is not None else np.ones(len(observations))
-    groups = names.astype(str).to_numpy()
-    levels = np.unique(groups)
-    weight = (groups[None, :] == levels[:, None]) * scale[None, :]
-    means = np.asarray(weight @ x) / np.maximum((groups[None, :] == levels[:, None]).sum(1, keepdims=True), 1)
+    types = group_means(x, names.astype(str).to_numpy(), scale)
     overall = np.asarray(scale @ x).ravel() / len(observations)
-    types = pd.DataFrame(means, index=levels)
     return prototype(centre, overall, list(fitted.schema.modalities[0].features), evidence.moments.mean, types)
 
 
@@ -84,7 +82,9 @@ def report(evidence: Evidence, verdict: Verdict, roles: np.ndarray, obs: pd.Data
     labels = _labels(obs)
     named = next((labels[c] for c in labels if not pd.api.types.is_numeric_dtype(labels[c])), None)
     centre = typical(evidence, clusters if named is None else named.astype(str))
-    zeros = None if calibration.zero_observed is None else (calibration.zero_observed, calibration.zero_expected)
+    zeros = None
+    if calibration.zero_observed is not None and calibration.zero_expected is not None:
+        zeros = (calibration.zero_observed, calibration.zero_expected)
     moments = (calibration.mean, calibration.variance_observed, calibration.variance_expected)
     kl = evidence.scores.kl.mean(0)
     return Report(

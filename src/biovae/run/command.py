@@ -1,7 +1,7 @@
 """From the words of the command line to recipes and files."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from biovae.run.folder import Request, Say, fit_run, judge_run
 from biovae.run.metrics import sha256
 from biovae.tools.pp import check
 
-KINDS = {"rna": rna, "continuous": continuous, "binary": binary}
+KINDS: dict[str, Callable[..., Modality]] = {"rna": rna, "continuous": continuous, "binary": binary}
 
 
 def fit_from_options(given: dict[str, Any], config: Path | None, explicit: set[str], command: str, say: Say) -> Verdict:

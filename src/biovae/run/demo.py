@@ -27,9 +27,7 @@ GRID = 60  # points along each side of the map on which decoded states are looke
 def demo_run(out: Path, seed: int, command: str, say: Say) -> Verdict:
     """Simulate, fit, judge, report; and compare with the truth in `truth.json`."""
     adata = demo(seed)
-    say(
-        f"simulated {adata.n_obs:,} cells x {adata.n_vars:,} genes: four types, two lineages, two batches, dropout, a gap"
-    )
+    say(f"simulated {adata.n_obs:,} cells x {adata.n_vars:,} genes: types, two lineages, two batches, dropout, a gap")
     shown = adata.copy()
     shown.obs = adata.obs[["cell_type", "batch", "pseudotime_true"]]
     vae = VAE(rna(), covariates=["batch"], latent=LATENT)

@@ -17,7 +17,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from biovae.analysis import markers
-from biovae.batch import SparseMatrix
+from biovae.batch import SparseMatrix, plain
 from biovae.data import Prepared, Role, flags
 from biovae.diagnostics import Verdict
 from biovae.errors import InputError
@@ -117,14 +117,14 @@ def embedded(evidence: Evidence, obs: pd.DataFrame) -> AnnData:
     """The first modality's values with z in `obsm["X_vae"]`, clusters in `obs`, their markers in `uns`."""
     x = evidence.observations.x[0]
     names = list(evidence.fitted.schema.modalities[0].features)
-    counts = isinstance(x, SparseMatrix)
-    matrix = scipy.sparse.csr_matrix(x.scipy()) if counts else x.numpy()
+    matrix = plain(x)
+    matrix = scipy.sparse.csr_matrix(matrix) if scipy.sparse.issparse(matrix) else matrix
     table = obs.copy()
     table.index = table.index.astype(str)
     table["vae_cluster"] = pd.Categorical(evidence.clusters)
     adata = AnnData(matrix, obs=table, var=pd.DataFrame(index=pd.Index(names)))
     adata.obsm["X_vae"] = evidence.moments.mean
-    if counts:
+    if isinstance(x, SparseMatrix):
         found = markers(x.scipy(), evidence.clusters, names)
         adata.uns["vae_markers"] = found.astype({"cluster": str, "feature": str})
     return adata

@@ -13,8 +13,8 @@ import torch
 
 from biovae import __version__
 from biovae.data import Role
-from biovae.model.inference import bounds
 from biovae.model.evidence import Evidence
+from biovae.model.inference import bounds
 from biovae.noise import Noise
 
 IWAE_SAMPLES = 100

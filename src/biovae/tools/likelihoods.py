@@ -23,6 +23,7 @@ from biovae.model.fitting import Options
 from biovae.model.inference import predictive
 from biovae.noise import Noise
 from biovae.schema import Support
+from biovae.training.plan import Epochs
 
 COUNTS = ("negative_binomial", "zero_inflated_negative_binomial", "poisson", "log1p_gaussian")
 SAMPLES = 50
@@ -47,14 +48,14 @@ def thin(counts: scipy.sparse.csr_array, seed: int = 0) -> tuple[scipy.sparse.cs
     return one, other
 
 
-def rank_likelihoods(
+def rank_likelihoods(  # noqa: PLR0913 - a user's door
     vae: VAE,
     data: AnnData,
     likelihoods: Sequence[Likelihood | str] = COUNTS,
     *,
     test: float = 0.2,
     seed: int = 0,
-    epochs: int | str = "auto",
+    epochs: Epochs = "auto",
     progress: bool = False,
 ) -> pd.DataFrame:
     """Fit the same model under several likelihoods and rank them on one scale, best first.

@@ -7,7 +7,7 @@ from mudata import MuData
 
 from biovae.analysis import Prototype
 from biovae.analysis import prototype as compare
-from biovae.batch import SparseMatrix
+from biovae.batch import plain
 from biovae.data import column
 from biovae.errors import InputError
 from biovae.model import VAE
@@ -32,8 +32,7 @@ def prototype(vae: VAE, data: AnnData | MuData, *, groups: str | None = None, mo
     """
     m = vae.index(modality)
     observations = vae.observe(data).observations
-    counts = isinstance(observations.x[m], SparseMatrix)
-    x = observations.x[m].scipy() if counts else observations.x[m].numpy()
+    x = plain(observations.x[m])
     exposure = observations.exposure[m]
     scale = np.ones(len(observations)) if exposure is None else PER / exposure[:, 0].numpy()
     types = None

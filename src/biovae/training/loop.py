@@ -94,7 +94,7 @@ class Trainer:
         noise: Source of every draw.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a run is all of these
         self,
         network: Network,
         observations: Observations,

@@ -9,9 +9,9 @@ can be called the best. Nothing here depends on a clock or on chance.
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from biovae.recipe import Recipe, tagged
 
@@ -111,7 +111,7 @@ class CyclicalWarmup(Warmup):
         return min(1.0, (progress * self.cycles) % 1.0 / self.rise)
 
 
-AnyWarmup = tagged(Warmup, Constant, LinearWarmup, SigmoidWarmup, CyclicalWarmup)
+AnyWarmup = Annotated[SerializeAsAny[Warmup], tagged(Warmup, Constant, LinearWarmup, SigmoidWarmup, CyclicalWarmup)]
 
 
 class Schedule(ABC):
@@ -135,7 +135,7 @@ class Schedule(ABC):
     def planned(self, step: int) -> int:
         """The best estimate of the total number of steps, for the progress bar."""
 
-    def observe(self, step: int, bound: float) -> None:
+    def observe(self, step: int, bound: float) -> None:  # noqa: B027 - most schedules need not listen
         """Hear the validation bound after an evaluation."""
 
     def state(self) -> dict[str, Any]:
