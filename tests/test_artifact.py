@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import struct
+from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -309,18 +310,19 @@ def test_nothing_but_an_artifact_is_ever_replaced(tmp_path):
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
 
 
-@pytest.fixture
+@contextmanager
 def small_disk():
-    """Files of this process may hold 4 kB, as if the disk were full."""
+    """Inside, files of this process may hold 4 kB, as if the disk were full; no longer, since pytest may log to one."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_leaves_the_old_one_intact(saved):
-    with pytest.raises(OSError, match=r"expected to write .* nothing was changed") as caught:
+    with pytest.raises(OSError, match=r"expected to write .* nothing was changed") as caught, small_disk():
         artifact.write(saved, {}, {"large": torch.zeros(10_000)}, kind="model", overwrite=True)
     assert caught.value.errno == errno.EFBIG
     assert artifact.read(saved, kind="model")[0] == DOCUMENTS
