@@ -125,9 +125,7 @@ class _LogR(nn.Module):
         self.readout = Readout(shape.hidden, shape.groups, shape.features, 0, noise) if predicted else None
 
     def forward(self, h: Tensor, context: Context) -> Float[Tensor, "..."]:
-        log_r: Tensor = self.base
-        if self.readout is not None:
-            log_r = log_r + self.readout(h, context.covariates)
+        log_r: Tensor = self.base if self.readout is None else self.base + self.readout(h, context.covariates)
         if self.side is not None:
             log_r = log_r + context.covariates[:, self.levels] @ self.side
         return log_r.clamp(-12, 12)
