@@ -162,34 +162,35 @@ def _partners(doublet: np.ndarray, batch: np.ndarray, bridge: np.ndarray, rng: n
 
 
 def _counts(world: World, cells: Cells, seed: int) -> scipy.sparse.csr_matrix:
-    """Gamma-Poisson counts with dropout, chunk by chunk."""
-    pieces = []
-    for number, rows in enumerate(chunks(np.arange(len(cells.batch)), len(world.baseline))):
-        mu = world.mean_counts(cells, rows)
-        kept = world.kept(mu)
-        if world.dispersion.any():
-            shape = (1 / world.dispersion).astype(np.float32)
-            mu *= stream(seed, "gamma", number).standard_gamma(shape, mu.shape, dtype=np.float32) / shape
-        x = stream(seed, "poisson", number).poisson(mu)
-        if world.dropout:
-            x[stream(seed, "dropout", number).random(x.shape, dtype=np.float32) > kept] = 0
-        pieces.append(scipy.sparse.csr_matrix(x, dtype=np.float32))
-    return _stack(pieces)
-
-
-def _stack(pieces: list[scipy.sparse.csr_matrix]) -> scipy.sparse.csr_matrix:
-    """One matrix of all rows; the pieces are used up one by one, so that the counts are never held twice."""
-    shape = (sum(piece.shape[0] for piece in pieces), pieces[0].shape[1])
-    pointers = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(piece.indptr) for piece in pieces]))])
-    index = np.int32 if pointers[-1] < 2**31 else np.int64
-    values, columns = np.empty(pointers[-1], np.float32), np.empty(pointers[-1], index)
+    """All counts, drawn chunk by chunk into arrays that grow in place, so that they are never held twice."""
+    shape = len(cells.batch), len(world.baseline)
+    values, columns = np.empty(0, np.float32), np.empty(0, np.int32)
+    lengths = []
     filled = 0
-    pieces.reverse()
-    while pieces:
-        piece = pieces.pop()
-        values[filled : filled + piece.nnz], columns[filled : filled + piece.nnz] = piece.data, piece.indices
-        filled += piece.nnz
-    return scipy.sparse.csr_matrix((values, columns, pointers.astype(index)), shape=shape)
+    for number, rows in enumerate(chunks(np.arange(shape[0]), shape[1])):
+        piece = scipy.sparse.csr_matrix(_draw(world, world.mean_counts(cells, rows), seed, number), dtype=np.float32)
+        start, filled = filled, filled + piece.nnz
+        if filled > len(values):
+            values.resize(filled + filled // 2, refcheck=False)
+            columns.resize(filled + filled // 2, refcheck=False)
+        values[start:filled], columns[start:filled] = piece.data, piece.indices
+        lengths.append(np.diff(piece.indptr))
+    values.resize(filled, refcheck=False)
+    columns.resize(filled, refcheck=False)
+    pointers = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
+    return scipy.sparse.csr_matrix((values, columns, pointers), shape=shape)
+
+
+def _draw(world: World, mu: np.ndarray, seed: int, chunk: int) -> np.ndarray:
+    """Gamma-Poisson counts around `mu`, which is overwritten, with dropout by the mean before the noise."""
+    kept = world.kept(mu)
+    if world.dispersion.any():
+        r = (1 / world.dispersion).astype(np.float32)
+        mu *= stream(seed, "gamma", chunk).standard_gamma(r, mu.shape, dtype=np.float32) / r
+    x = stream(seed, "poisson", chunk).poisson(mu)
+    if world.dropout:
+        x[stream(seed, "dropout", chunk).random(x.shape, dtype=np.float32) > kept] = 0
+    return x
 
 
 def _genes(world: World) -> pd.DataFrame:
