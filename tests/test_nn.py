@@ -26,7 +26,7 @@ PRESENT = torch.tensor([True, False, True, True, False, True, True])
 CASES = (
     MLP(hidden=HIDDEN),
     MLP(hidden=HIDDEN, depth=3, norm="layer"),
-    MLP(hidden=HIDDEN, norm="none", dropout=0, input_dropout=0.3),
+    MLP(hidden=HIDDEN, norm="none", dropout=0),
     MLP(depth=0),
     Linear(),
     Additive(hidden=HIDDEN),

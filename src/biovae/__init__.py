@@ -18,6 +18,7 @@ _HOMES = {
     "continuous": "biovae.modalities",
     "binary": "biovae.modalities",
     "Modality": "biovae.modalities",
+    "LogCounts": "biovae.modalities",
     "PoissonCounts": "biovae.likelihoods",
     "NegativeBinomialCounts": "biovae.likelihoods",
     "ZeroInflatedNegativeBinomialCounts": "biovae.likelihoods",
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
         PoissonCounts,
         ZeroInflatedNegativeBinomialCounts,
     )
-    from biovae.modalities import Modality, binary, continuous, rna
+    from biovae.modalities import LogCounts, Modality, binary, continuous, rna
     from biovae.model import VAE, Covariate, load
     from biovae.nn import MLP, Additive, Linear
     from biovae.objective import ELBO, IWAE

@@ -67,7 +67,7 @@ class Network(nn.Module):
         present = self._encoders_used(batch, noise)
         experts, libraries = [], []
         for m, x, exposure, here in zip(self.parts, batch.x, batch.exposure, batch.present, strict=True):
-            q, shift = m.encode(m.view(x, exposure), c, noise, here)
+            q, shift = m.encode(m.view(x, exposure, noise), c, noise, here)
             experts.append(q)
             around = None if m.library is None else m.library.prior(batch.covariates).mean
             libraries.append(None if shift is None or around is None else shift._replace(mean=shift.mean + around))

@@ -122,7 +122,6 @@ class MLP(Body):
         hidden: Width of every layer.
         depth: Number of layers; 0 passes the input through.
         dropout: Share of hidden units left out while training.
-        input_dropout: Share of inputs left out while training, against an encoder that learns by heart.
         norm: "batch" (statistics of the observations present), "layer", or "none".
     """
 
@@ -130,7 +129,6 @@ class MLP(Body):
     hidden: int = Field(default=128, ge=1)
     depth: int = Field(default=1, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    input_dropout: float = Field(default=0.0, ge=0, lt=1)
     norm: Norm = "batch"
 
     def build(self, inputs: int, covariates: int, noise: Noise) -> BodyModule:
@@ -143,7 +141,7 @@ class _MLP(BodyModule):
         super().__init__()
         widths = [inputs] + [recipe.hidden] * recipe.depth
         self.groups, self.width = 0, widths[-1]
-        self.rate, self.input_rate = recipe.dropout, recipe.input_dropout
+        self.rate = recipe.dropout
         self.layers = nn.ModuleList(linear(a, b, noise) for a, b in zip(widths, widths[1:], strict=False))
         self.norms = nn.ModuleList(_norm(recipe.norm, b) for b in widths[1:])
         self.sides = nn.ModuleList(linear(covariates, b, noise, bias=False) for b in widths[1:] if covariates)
@@ -151,7 +149,6 @@ class _MLP(BodyModule):
     def forward(
         self, x: Tensor, c: Tensor, noise: Noise | None = None, present: Tensor | None = None
     ) -> Float[Tensor, "*samples obs width"]:
-        x = dropout(x, self.input_rate, noise)
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             x = layer(x) + self.sides[i](c) if self.sides else layer(x)
             x = norm(x, present) if isinstance(norm, BatchNorm) else norm(x)

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from biovae.likelihoods import BernoulliBinary
-from biovae.modalities.modality import LogRawCounts, Modality
+from biovae.modalities.modality import LogCounts, Modality
 
 
 def binary(
@@ -22,5 +22,5 @@ def binary(
         features: How many features to model, or "all".
     """
     return Modality(
-        name=name, mod=mod, layer=layer, features=features, likelihood=BernoulliBinary(), view=LogRawCounts()
+        name=name, mod=mod, layer=layer, features=features, likelihood=BernoulliBinary(), view=LogCounts(raw=True)
     )

@@ -31,7 +31,7 @@ def network(recipe: Architecture, schema: Schema, seed: int) -> Network:
             library_levels=_first_levels(schema),
         )
         body = MLP(hidden=recipe.hidden, depth=recipe.depth, dropout=recipe.dropout)
-        encoder = modality.encoder or body.model_copy(update={"input_dropout": _input_dropout(recipe, schema)})
+        encoder = modality.encoder or body
         decoder = modality.decoder or body.model_copy(update={"dropout": recipe.decoder_dropout})
         parts.append(ModalityNetwork(modality, (encoder, decoder), recipe.posterior, sizes, noise))
     widths = [len(m.features) for m in schema.modalities]
@@ -39,11 +39,6 @@ def network(recipe: Architecture, schema: Schema, seed: int) -> Network:
     drop = recipe.modality_dropout if len(parts) > 1 else 0.0
     encoder_columns, decoder_columns = (torch.tensor(c, dtype=torch.int64) for c in (into_encoder, into_decoder))
     return Network(parts, prior, columns=(encoder_columns, decoder_columns), drop=drop)
-
-
-def _input_dropout(recipe: Architecture, schema: Schema) -> float:
-    """Against an encoder that knows its observations by heart: the fewer there are, the more is hidden from it."""
-    return recipe.input_dropout if recipe.input_dropout is not None else min(0.3, (400 / schema.observations) ** 2)
 
 
 def _spans(schema: Schema) -> dict[str, range]:

@@ -28,26 +28,7 @@ class Covariate(Recipe):
 
 
 class Architecture(Recipe):
-    """The parts of a variational autoencoder of one or several modalities of the same observations.
-
-    Args:
-        modalities: What was measured, each with its likelihood.
-        covariates: Columns of `obs`, as names or `Covariate`; a name goes into the decoder only.
-        latent: Dimensions of z.
-        hidden: Width of the encoders' and decoders' layers.
-        depth: Number of those layers.
-        dropout: Share of the encoders' hidden units left out while training.
-        decoder_dropout: The same for the decoders.
-        input_dropout: Share of the encoders' inputs left out while training; None hides more the fewer there
-            are, min(0.3, (400 / observations)**2).
-        beta: Weight of the KL at the end of its warm-up; 1 is the evidence lower bound.
-        warmup: Shape of beta's rise, in fractions of the planned steps.
-        objective: `ELBO(free_bits=...)` or `IWAE(samples=...)`.
-        prior: p(z).
-        posterior: q(z | x).
-        modality_dropout: With several modalities, how often an observation is embedded from a random part of them
-            while training, so that every part has a usable posterior.
-    """
+    """The parts of a variational autoencoder: the arguments of `VAE`, which says what each of them does."""
 
     kind: Literal["vae"] = "vae"
     modalities: tuple[Modality, ...]
@@ -57,7 +38,6 @@ class Architecture(Recipe):
     depth: int = Field(default=1, ge=0)
     dropout: float = Field(default=0.2, ge=0, lt=1)
     decoder_dropout: float = Field(default=0.2, ge=0, lt=1)
-    input_dropout: float | None = Field(default=None, ge=0, lt=1)
     beta: float = Field(default=1.0, ge=0)
     warmup: AnyWarmup = LinearWarmup()
     objective: AnyObjective = ELBO()

@@ -56,8 +56,6 @@ class VAE(Architecture):
         depth: Number of those layers.
         dropout: Share of the encoders' hidden units left out while training.
         decoder_dropout: The same for the decoders.
-        input_dropout: Share of the encoders' inputs left out while training; None hides more the fewer there
-            are, min(0.3, (400 / observations)**2).
         beta: Weight of the KL at the end of its warm-up; 1 is the evidence lower bound.
         warmup: Shape of beta's rise, in fractions of the planned steps.
         objective: `ELBO(free_bits=...)` or `IWAE(samples=...)`.
