@@ -1,4 +1,4 @@
-"""What must hold on real data and on simulations whose truth is known; minutes long, run before anything is called done."""
+"""What must hold on real data and on simulations whose truth is known; minutes long, run before a release."""
 
 import anndata as ad
 import numpy as np
