@@ -405,6 +405,13 @@ def test_a_space_that_clusters_cut_into_slices_of_depth_is_called(latent):
     assert d.library(z, depth, clusters(z)).value > 0.8
 
 
+def test_what_pca_of_normalised_values_knows_as_well_is_the_datas_doing():
+    depth, one = rng().standard_normal(CELLS), np.zeros(CELLS)
+    knows, knows_not = depth[:, None], rng(1).standard_normal((CELLS, 2))
+    assert d.library(knows, depth, one, linear=knows).state is LOOK
+    assert d.library(knows, depth, one, linear=knows_not).state is BROKEN
+
+
 def test_dimensions_without_variance_leak_nothing_and_few_observations_are_not_judged():
     depth = rng().standard_normal(CELLS)
     assert d.library(1e-3 * depth[:, None], depth, np.zeros(CELLS)).value == 0

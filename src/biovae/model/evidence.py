@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from biovae.analysis import leiden
-from biovae.batch import Observations, dense
+from biovae.analysis import leiden, log_normalise, pca
+from biovae.batch import Observations, dense, plain
 from biovae.data import Prepared
 from biovae.model.fitting import Fitted
 from biovae.model.inference import (
@@ -119,6 +119,14 @@ class Evidence:
     def clusters(self) -> np.ndarray:
         """Communities of the latent neighbour graph of all observations."""
         return leiden(self.moments.mean, seed=self.seed)
+
+    @cached_property
+    def linear(self) -> Float[np.ndarray, "obs components"] | None:
+        """PCA's scores of the first modality's depth-normalised counts; None for values without depth."""
+        exposure, values = self.observations.exposure[0], plain(self.observations.x[0])
+        if exposure is None or min(values.shape) < 2:
+            return None
+        return pca(log_normalise(values, exposure[:, 0].numpy()), self.recipe.latent, self.seed).scores
 
     @cached_property
     def calibration(self) -> Calibration:

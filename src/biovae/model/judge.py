@@ -58,7 +58,8 @@ def _leaks(e: Evidence) -> list[d.Line]:
     lines = []
     exposure = e.observations.exposure[0]
     if exposure is not None:
-        lines.append(d.library(z[rows], exposure[rows, 0].log().numpy(), e.clusters[rows], e.seed))
+        linear = None if e.linear is None else e.linear[rows]
+        lines.append(d.library(z[rows], exposure[rows, 0].log().numpy(), e.clusters[rows], e.seed, linear))
     start = 0
     for covariate in e.fitted.schema.covariates:
         columns = e.observations.covariates[:, start : start + covariate.width].numpy()[rows]
