@@ -59,8 +59,8 @@ def library(
     if value > known + DEPTH[0]:
         return line
     excuse = (
-        f"Neighbours in z are sorted by depth, but so are those of PCA of depth-normalised values (R2 {known:.2f}): depth "
-        "changes what is measured here. Look for damaged observations, contamination, or large cells as a state."
+        f"Neighbours in z are sorted by depth, but so are those of PCA of depth-normalised values (R2 {known:.2f}): "
+        "depth changes what is measured here. Look for damaged observations, contamination, or large cells as a state."
     )
     return replace(line, state=State.LOOK, advice=excuse)
 

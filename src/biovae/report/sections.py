@@ -126,10 +126,10 @@ def typical(report: Report) -> Section | None:
     unit = report.prototype_unit or report.unit
     folds = most["log2_fold_change"].notna().any()
     headings = {
-        "feature": "feature", "prototype": f"prototype ({unit})", "mean": f"mean ({unit})",
-        **({"log2_fold_change": "log2 fold change"} if folds else {"difference": "difference"}),
+        "feature": "feature", "prototype": "f(0)", "mean": "mean",
+        **({"log2_fold_change": "log2 fold"} if folds else {"difference": "difference"}),
     }  # fmt: skip
-    caption = f"The {len(most)} features that differ most"
+    caption = f"The {len(most)} features that differ most ({unit})"
     names = ", ".join(str(name) for name in most["feature"].head(5))
     alt = f"Prototype against mean of {len(frame):,} features; {names} differ most."
     ax = prototype(frame, unit=unit)
