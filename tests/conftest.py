@@ -15,7 +15,7 @@ hypothesis.settings.load_profile("biovae")
 
 # From here on the axes written in annotations are assertions, in whatever of these modules a test imports.
 MATHEMATICS = (
-    "batch", "distributions", "likelihoods", "linalg", "network", "nn", "noise", "objective", "posteriors", "priors",
+    "batch", "distributions", "likelihoods", "network", "nn", "noise", "objective", "posteriors", "priors",
 )  # fmt: skip
 install_import_hook([f"biovae.{room}" for room in MATHEMATICS], "beartype.beartype")
 

@@ -31,11 +31,11 @@ FLOOR = {room: level for level, rooms in enumerate(FLOORS, start=1) for room in 
 
 MATHEMATICS = {
     "nn", "distributions", "likelihoods", "priors", "posteriors", "objective", "network", "training",
-    "batch", "noise", "linalg", "schema", "recipe",
+    "batch", "noise", "schema", "recipe",
 }  # fmt: skip
 LIBRARIES = {"torch", "numpy", "scipy", "pandas", "pydantic", "jaxtyping", "biovae"} | set(sys.stdlib_module_names)
 EXTRA_LIBRARIES = {"priors": {"zuko"}, "training": {"rich"}}  # where they are used, and only then
-ANALYSIS_MAY_IMPORT = {"analysis", "errors", "linalg", "noise"}  # arrays in, records out: never a model
+ANALYSIS_MAY_IMPORT = {"analysis", "errors", "noise"}  # arrays in, records out: never a model
 
 DOORS = {"biovae.cli.fit", "biovae.modalities.rna.rna", "biovae.model.vae.fit"}  # each word is a user's, and optional
 LINES, FUNCTION_LINES, USUAL_FUNCTION_LINES, PARAMETERS = 400, 60, 40, 9

@@ -256,7 +256,8 @@ def test_a_prototype_without_fold_changes_is_ranked_by_difference():
     frame = full().prototype.assign(log2_fold_change=np.nan, mean=-MEAN)
     frame["difference"] = frame["prototype"] - frame["mean"]
     text = Page(render(Report(title="t", prototype=frame, prototype_unit="CLR"))).text
-    assert "feature prototype (CLR) mean (CLR) difference" in text
+    assert "differ most (CLR)" in text
+    assert "feature f(0) mean difference" in text
     largest = frame.loc[frame["difference"].idxmax(), "feature"]
     assert f"difference {largest}" in text
 
