@@ -10,7 +10,8 @@ from biovae.batch import Observations, SparseMatrix
 from biovae.errors import TrainingDiverged
 from biovae.likelihoods import NegativeBinomialCounts
 from biovae.modalities.experts import ModalityNetwork, Sizes
-from biovae.modalities.modality import LogCounts, Modality
+from biovae.modalities.modality import Modality
+from biovae.modalities.views import RootCounts
 from biovae.network import Network
 from biovae.nn import MLP
 from biovae.noise import Noise
@@ -38,7 +39,7 @@ def trainer(
     rows: int = 100, *, steps: int = 30, seed: int = 0, batch: int = 32, rate: float = 1e-2, **other
 ) -> Trainer:
     noise, observations = Noise(seed), counts(rows + HELD_OUT)
-    modality = Modality(name="rna", likelihood=NegativeBinomialCounts(), view=LogCounts())
+    modality = Modality(name="rna", likelihood=NegativeBinomialCounts(), view=RootCounts())
     sizes = Sizes(FEATURES, LATENT, 0, 0, levels=None, library_levels=None)
     part = ModalityNetwork(modality, (MLP(hidden=8), MLP(hidden=8, dropout=0)), Diagonal(), sizes, noise)
     network = Network([part], StandardNormal().build(LATENT, [FEATURES], noise), columns=(NOTHING, NOTHING))

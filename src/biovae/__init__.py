@@ -18,7 +18,9 @@ _HOMES = {
     "continuous": "biovae.modalities",
     "binary": "biovae.modalities",
     "Modality": "biovae.modalities",
+    "RootCounts": "biovae.modalities",
     "LogCounts": "biovae.modalities",
+    "Standardised": "biovae.modalities",
     "PoissonCounts": "biovae.likelihoods",
     "NegativeBinomialCounts": "biovae.likelihoods",
     "ZeroInflatedNegativeBinomialCounts": "biovae.likelihoods",
@@ -64,7 +66,7 @@ if TYPE_CHECKING:
         PoissonCounts,
         ZeroInflatedNegativeBinomialCounts,
     )
-    from biovae.modalities import LogCounts, Modality, binary, continuous, rna
+    from biovae.modalities import LogCounts, Modality, RootCounts, Standardised, binary, continuous, rna
     from biovae.model import VAE, Covariate, load
     from biovae.nn import MLP, Additive, Linear
     from biovae.objective import ELBO, IWAE

@@ -54,6 +54,10 @@ class SparseCounts(NamedTuple):
             return self._replace(value=self.value.to(target))
         return SparseCounts(self.row.to(target), self.column.to(target), self.value.to(target), self.shape)
 
+    def pick(self, entries: Int[Tensor, "entries"]) -> "SparseCounts":
+        """Some of the entries, the others zero."""
+        return SparseCounts(self.row[entries], self.column[entries], self.value[entries], self.shape)
+
     @classmethod
     def from_dense(cls, x: Float[Tensor, "obs features"]) -> "SparseCounts":
         """The non-zeros of a dense matrix."""

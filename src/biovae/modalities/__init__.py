@@ -6,7 +6,8 @@ tests/test_modalities.py. If its values need a view or a likelihood that does no
 
 from biovae.modalities.binary import binary
 from biovae.modalities.continuous import continuous
-from biovae.modalities.modality import LogCounts, Modality
+from biovae.modalities.modality import Modality
 from biovae.modalities.rna import rna
+from biovae.modalities.views import LogCounts, RootCounts, Standardised
 
-__all__ = ["LogCounts", "Modality", "binary", "continuous", "rna"]
+__all__ = ["LogCounts", "Modality", "RootCounts", "Standardised", "binary", "continuous", "rna"]

@@ -3,7 +3,8 @@
 from typing import Literal
 
 from biovae.likelihoods import BernoulliBinary
-from biovae.modalities.modality import LogCounts, Modality
+from biovae.modalities.modality import Modality
+from biovae.modalities.views import RootCounts
 
 
 def binary(
@@ -22,5 +23,5 @@ def binary(
         features: How many features to model, or "all".
     """
     return Modality(
-        name=name, mod=mod, layer=layer, features=features, likelihood=BernoulliBinary(), view=LogCounts(raw=True)
+        name=name, mod=mod, layer=layer, features=features, likelihood=BernoulliBinary(), view=RootCounts(raw=True)
     )

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from biovae.likelihoods import Gaussian, Likelihood
-from biovae.modalities.modality import Modality, Standardised
+from biovae.modalities.modality import Modality
+from biovae.modalities.views import Standardised
 from biovae.nn import Body
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from biovae.likelihoods import Likelihood, NegativeBinomialCounts
-from biovae.modalities.modality import LogCounts, Modality, View
+from biovae.modalities.modality import Modality
+from biovae.modalities.views import RootCounts, View
 from biovae.nn import Body
 
 
@@ -19,7 +20,7 @@ def rna(  # noqa: PLR0913 - a user's door
     library: Literal["observed", "latent"] = "observed",
     decoder: Body | str | None = None,
     encoder: Body | str | None = None,
-    view: View | str = LogCounts(),  # noqa: B008 - frozen
+    view: View | str = RootCounts(),  # noqa: B008 - frozen
     allow_values: bool = False,
 ) -> Modality:
     """Raw counts of RNA molecules, by default negative binomial given each observation's total.

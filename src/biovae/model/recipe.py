@@ -37,13 +37,13 @@ class Architecture(Recipe):
     hidden: int = Field(default=128, ge=1)
     depth: int = Field(default=1, ge=0)
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    decoder_dropout: float = Field(default=0.2, ge=0, lt=1)
+    decoder_dropout: float = Field(default=0.1, ge=0, lt=1)
     beta: float = Field(default=1.0, ge=0)
     warmup: AnyWarmup = LinearWarmup()
     objective: AnyObjective = ELBO()
     prior: AnyPrior = StandardNormal()
     posterior: AnyPosterior = Diagonal()
-    modality_dropout: float = Field(default=0.3, ge=0, le=1)
+    modality_dropout: float = Field(default=0.02, ge=0, le=1)
 
     @field_validator("covariates", mode="before")
     @classmethod

@@ -1,0 +1,70 @@
+"""Views: at prediction what an encoder reads is a formula; while training, a worse measurement of the same thing."""
+
+import numpy as np
+import pytest
+import torch
+
+from biovae.batch import SparseCounts
+from biovae.modalities.views import LogCounts, RootCounts, Standardised, thinned
+from biovae.noise import Noise
+
+COUNTS = {
+    "root": (RootCounts, np.sqrt),
+    "log": (LogCounts, np.log1p),
+}
+
+
+@pytest.fixture
+def counts():
+    return np.random.default_rng(0).poisson(3.0, (40, 30)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("raw", [False, True])
+def test_counts_are_transformed_at_prediction(name, raw, counts):
+    kind, transform = COUNTS[name]
+    total = counts.sum(1, keepdims=True)
+    expected = transform(counts if raw else counts * 1e4 / total)
+    view = kind(raw=raw).build(30)
+    y = view(SparseCounts.from_dense(torch.from_numpy(counts)), torch.from_numpy(total))
+    np.testing.assert_allclose(y.numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_training_hides_molecules_and_prediction_does_not(name, counts):
+    kind, _ = COUNTS[name]
+    x, total = SparseCounts.from_dense(torch.from_numpy(counts)), torch.from_numpy(counts.sum(1, keepdims=True))
+    clear, blurred = kind(thin=0.1).build(30)(x, total), kind(thin=0.1).build(30)(x, total, Noise(0))
+    assert ((blurred > 0) <= (clear > 0)).all()
+    assert (blurred == 0).sum() > (clear == 0).sum()
+    assert torch.equal(kind(thin=1).build(30)(x, total, Noise(0)), clear)
+
+
+def test_thinning_keeps_the_share_that_was_asked_for(counts):
+    x = SparseCounts.from_dense(torch.from_numpy(counts * 100 + 0.25))
+    kept = torch.linspace(0.1, 1, 40)
+    y = thinned(x, kept, Noise(0))
+    molecules = x.total()[:, 0]
+    off = (y.total()[:, 0] - kept * molecules) / (molecules * kept * (1 - kept)).sqrt().clamp(min=1)
+    assert off.abs().max() < 4  # standard errors of a binomial
+    assert y.total()[-1, 0] == pytest.approx(float(molecules[-1]), rel=1e-6)
+
+
+def test_depth_has_no_say_in_the_mean_of_a_thinned_share(counts):
+    x, total = SparseCounts.from_dense(torch.from_numpy(counts * 1000)), torch.from_numpy(counts.sum(1) * 1000)
+    kept = torch.full((40,), 0.3)
+    share = thinned(x, kept, Noise(1)).dense() / (total * kept)[:, None]
+    np.testing.assert_allclose(share.mean(0), (counts / counts.sum(1, keepdims=True)).mean(0), rtol=0.03)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_real_numbers_gain_the_noise_that_was_asked_for_in_training_only(noise):
+    x = torch.from_numpy(np.random.default_rng(0).normal(5, 3, (5000, 4)).astype(np.float32))
+    view = Standardised(noise=noise).build(4)
+    view.start(x, None)
+    y, blurred = view(x, None), view(x, None, Noise(0))
+    np.testing.assert_allclose(y.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(y.std(0), 1, rtol=1e-3)
+    added = blurred - y
+    assert float(added.std()) == pytest.approx(noise / np.sqrt(3), rel=0.03)
+    assert float(added[:, 0].abs().max()) <= 6 * noise
