@@ -60,7 +60,7 @@ def test_depth_has_no_say_in_the_mean_of_a_thinned_share(counts):
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_real_numbers_gain_the_noise_that_was_asked_for_in_training_only(noise):
     x = torch.from_numpy(np.random.default_rng(0).normal(5, 3, (5000, 4)).astype(np.float32))
-    view = Standardised(noise=noise).build(4)
+    view = Standardised(noise=noise or None).build(4)  # None: none, where the modality is alone
     view.start(x, None)
     y, blurred = view(x, None), view(x, None, Noise(0))
     np.testing.assert_allclose(y.mean(0), 0, atol=1e-4)

@@ -26,6 +26,7 @@ class Sizes:
     decoder_covariates: int
     levels: slice | None  # design columns, as the decoder sees them, of the covariate with its own dispersion
     library_levels: slice | None  # the same for the prior of the library size
+    alone: bool = True  # whether the model has no other modality
 
 
 class ModalityNetwork(nn.Module):
@@ -37,7 +38,7 @@ class ModalityNetwork(nn.Module):
         super().__init__()
         encoder, decoder = bodies
         self.features = sizes.features
-        self.view = recipe.view.build(sizes.features)
+        self.view = recipe.view.build(sizes.features, alone=sizes.alone)
         self.encoder = encoder.build(sizes.features, sizes.encoder_covariates, noise)
         self.head = posterior.build(self.encoder.width, sizes.latent, noise)
         latent_library = recipe.library == "latent"

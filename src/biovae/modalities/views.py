@@ -24,6 +24,7 @@ from biovae.likelihoods import SCALE
 from biovae.noise import Noise
 from biovae.recipe import Recipe, tagged
 
+BESIDE = 1.0  # noise of real numbers beside another modality, in standard deviations
 LISTED = 17  # counts below it are thinned by a table
 WAYS = torch.tensor([[float(math.comb(n, k)) for k in range(LISTED - 1)] for n in range(LISTED)])
 
@@ -44,8 +45,8 @@ class View(Recipe, ABC):
     """How an encoder sees x: a map from values to dense, well-scaled features."""
 
     @abstractmethod
-    def build(self, features: int) -> ViewModule:
-        """Make the module."""
+    def build(self, features: int, *, alone: bool = True) -> ViewModule:
+        """Make the module; `alone` where the model has no other modality."""
 
 
 class CountsView(View, ABC):
@@ -62,7 +63,7 @@ class CountsView(View, ABC):
     raw: bool = False
     thin: float = Field(default=0.2, gt=0, le=1)
 
-    def build(self, features: int) -> ViewModule:
+    def build(self, features: int, *, alone: bool = True) -> ViewModule:
         """See `View.build`."""
         return _CountsView(self)
 
@@ -139,15 +140,17 @@ class Standardised(View):
     """(x - mean) / standard deviation, per feature, of the training set; with noise on top while training.
 
     Args:
-        noise: Its standard deviation, in those of the feature; 0 adds none.
+        noise: Its standard deviation, in those of the feature; 0 adds none. None adds it beside other modalities only:
+            z should gain from this one what can be told of the observation, not how each of its values erred.
     """
 
     kind: Literal["standardised"] = "standardised"
-    noise: float = Field(default=2.0, ge=0)
+    noise: float | None = Field(default=None, ge=0)
 
-    def build(self, features: int) -> ViewModule:
+    def build(self, features: int, *, alone: bool = True) -> ViewModule:
         """See `View.build`."""
-        return _Standardised(features, self.noise)
+        beside = 0.0 if alone else BESIDE
+        return _Standardised(features, beside if self.noise is None else self.noise)
 
 
 class _Standardised(ViewModule):

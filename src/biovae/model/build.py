@@ -29,6 +29,7 @@ def network(recipe: Architecture, schema: Schema, seed: int) -> Network:
             decoder_covariates=len(into_decoder),
             levels=_dispersion_levels(modality, schema, into_decoder),
             library_levels=_first_levels(schema),
+            alone=len(recipe.modalities) == 1,
         )
         body = MLP(hidden=recipe.hidden, depth=recipe.depth, dropout=recipe.dropout)
         encoder = modality.encoder or body

@@ -144,7 +144,7 @@ def calibrate(evidence: Evidence, m: int) -> Calibration:
     counts = evidence.fitted.schema.modalities[m].support is not Support.REALS
     sums = torch.zeros(6, features, dtype=torch.float64)
     lower, upper, some = [], [], torch.arange(0)
-    size = max(1, min(256, ELEMENTS // features))
+    size = max(1, min(256, ELEMENTS // (8 * features)))  # a cdf holds that many arrays, in double precision
     for i, batch in enumerate(minibatches(observations, rows, size)):
         z = network.encode(batch).z.sample(noise.at(1, i), 1)[0]
         p = network.decode(z, batch, m)

@@ -18,7 +18,7 @@ from biovae.noise import Noise
 from biovae.objective import elbo, iwae
 
 ROWS = 1024  # observations per minibatch of plain encoding
-ELEMENTS = 2**24  # entries of the largest array that decoding may hold: 64 MB of float32
+ELEMENTS = 2**22  # entries of the largest array that decoding may hold: 16 MB of float32, of which several live at once
 
 
 class Moments(NamedTuple):

@@ -19,7 +19,6 @@ from biovae.errors import TrainingDiverged
 from biovae.network import Network
 from biovae.noise import Noise
 from biovae.objective import Objective, elbo
-from biovae.training.products import native_bfloat16, rounded_products
 from biovae.training.schedule import Schedule
 
 BAD_STEPS = 3  # in a row: then the run is given up
@@ -35,7 +34,6 @@ class Settings:
     weight_decay: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 100.0
-    rounded: bool = True  # matrix products in bfloat16 where the machine has them
     steps_between: int = 20  # optimiser steps between evaluations, at least one epoch
 
 
@@ -119,7 +117,6 @@ class Trainer:
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self._shuffled: tuple[int, tuple[Tensor, ...]] | None = None
-        self.rounded = settings.rounded and native_bfloat16(observations.covariates.device)
         self.buffers = [b for b in network.buffers() if b.is_floating_point()]
 
     @property
@@ -187,10 +184,9 @@ class Trainer:
             group["lr"] = self.settings.rate * self.schedule.rate(p.step)
         noise, objective = self.noise.at(p.epoch + 1, p.step_in_epoch + 1), self.objective
         self.optimiser.zero_grad()
-        with rounded_products(on=self.rounded):
-            terms = network.terms(batch, noise, samples=objective.samples, train=True, doubly=objective.doubly)
-            loss = -objective(terms, self.beta * self.schedule.share(p.step)).mean()
-            loss.backward()
+        terms = network.terms(batch, noise, samples=objective.samples, train=True, doubly=objective.doubly)
+        loss = -objective(terms, self.beta * self.schedule.share(p.step)).mean()
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), self.settings.clip * math.sqrt(len(batch)))
         if torch.isfinite(norm + loss):
             self.optimiser.step()
