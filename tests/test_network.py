@@ -45,7 +45,7 @@ def network(*, posterior=DIAGONAL, prior=STANDARD, library="observed", drop=0.0)
             recipe,
             (MLP(hidden=6), MLP(hidden=6)),
             posterior,
-            Sizes(width, LATENT, 2, 2, levels=None, library_levels=slice(0, 2)),
+            Sizes(width, LATENT, 2, 2, levels=None, library_levels=slice(0, 2), alone=False),
             noise,
         )
         for recipe, width in [(rna, GENES), (protein, PROTEINS)]
@@ -72,7 +72,9 @@ def test_a_missing_modality_leaves_the_other_expert_alone(posterior):
     joint = module.encode(batch).z
     for m, rows in [(0, ONLY_RNA), (1, ONLY_PROTEIN)]:
         part = module.modalities[m]
-        alone, _ = part.encode(part.view(batch.x[m], batch.exposure[m]), batch.covariates)
+        alone, _, _ = part.encode(
+            part.view(batch.x[m], batch.exposure[m]), batch.covariates, alone=torch.ones(len(batch), dtype=bool)
+        )
         torch.testing.assert_close(joint.mean[rows], alone.mean[rows], rtol=2e-4, atol=2e-4)
         torch.testing.assert_close(joint.variance[rows], alone.variance[rows])
 
@@ -155,3 +157,10 @@ def test_the_sum_over_modalities_is_the_reconstruction():
     terms = module.terms(batch, Noise(7))
     parts = [module.decode(terms.draws[0], batch, m).log_prob(batch.x[m]) for m in (0, 1)]
     torch.testing.assert_close(terms.log_px, sum(parts))
+
+
+def test_the_lesson_teaches_the_solo_heads_and_nothing_else():
+    module = network()
+    module.terms(observations().batch(ALL), Noise(2), train=True).lesson.sum().backward()
+    taught = {name for name, w in module.named_parameters() if w.grad is not None and w.grad.abs().sum() > 0}
+    assert taught == {name for name, _ in module.named_parameters() if ".solo." in name}

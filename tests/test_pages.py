@@ -54,6 +54,16 @@ def test_the_scvi_tools_page_runs_as_it_stands():
     assert names["new"].shape == (50, 40)
 
 
+def test_the_score_function_gradient_is_unbiased_and_far_noisier():
+    (block,) = blocks("docs/experiments.md")
+    names: dict = {}
+    exec(compile(block, "docs/experiments.md", "exec"), names)
+    assert names["agreement"].abs().max() < 5
+    assert 0.8 < names["agreement"].std() < 1.2
+    assert names["ratio"]["score function"] > 1000
+    assert names["ratio"]["with a baseline"] > 3
+
+
 def test_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     simulate(cells=150, genes=30, seed=0).write_h5ad("your.h5ad")

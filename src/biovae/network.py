@@ -26,10 +26,11 @@ START_ROWS = 10_000  # observations that set biases and scales before training: 
 
 
 class Encoded(NamedTuple):
-    """q(z | x) of every observation, and q(log l | x) of each modality with a latent library."""
+    """q(z | x) of every observation, q(log l | x) of each modality with a latent library, and each expert by itself."""
 
     z: Density
     libraries: tuple[DiagonalNormal | None, ...]
+    solos: tuple[Density | None, ...]
 
 
 class Network(nn.Module):
@@ -65,13 +66,15 @@ class Network(nn.Module):
         """q(z | x, c); with noise as in training, without it as at prediction."""
         c = batch.covariates[:, self.into_encoder]
         present = self._encoders_used(batch, noise)
-        experts, libraries = [], []
+        alone = torch.stack(present).sum(0) == 1
+        experts, libraries, solos = [], [], []
         for m, x, exposure, here in zip(self.parts, batch.x, batch.exposure, batch.present, strict=True):
-            q, shift = m.encode(m.view(x, exposure, noise), c, noise, here)
+            q, shift, solo = m.encode(m.view(x, exposure, noise), c, noise, here, alone)
             experts.append(q)
+            solos.append(solo)
             around = None if m.library is None else m.library.prior(batch.covariates).mean
             libraries.append(None if shift is None or around is None else shift._replace(mean=shift.mean + around))
-        return Encoded(product(experts, present), tuple(libraries))
+        return Encoded(product(experts, present), tuple(libraries), tuple(solos))
 
     def _encoders_used(self, batch: Batch, noise: Noise | None) -> list[Bool[Tensor, "obs"]]:
         """Who is read by each encoder: the carriers; while training some are left out, never all of an observation."""
@@ -101,7 +104,7 @@ class Network(nn.Module):
             doubly: Detach the parameters of q where it scores its own draws (see `objective.IWAE`).
         """
         regular = noise if train else None
-        q, libraries = self.encode(batch, regular)
+        q, libraries, solos = self.encode(batch, regular)
         z = q.sample(noise, samples)
         draws, log_px, library = [z], z.new_zeros(z.shape[:-1]), z.new_zeros(z.shape[:-1])
         for i, (m, x, q_l) in enumerate(zip(self.parts, batch.x, libraries, strict=True)):
@@ -114,8 +117,14 @@ class Network(nn.Module):
                 library = library + _masked(cost, batch.present[i])
             scored = m.decode(z, self.context(batch, i, log_l), regular).log_prob(x)
             log_px = log_px + _masked(scored, batch.present[i])
+        lesson = z.new_zeros(z.shape[1]) if train else None
+        for solo, present in zip(solos, batch.present, strict=True):
+            if lesson is not None and solo is not None:
+                lesson = lesson - _masked(solo.log_prob(z.detach()).mean(0), present)
         log_qz = (q.detach() if doubly else q).log_prob(z)
-        return Terms(log_px, self.prior.log_prob(z, self.pseudo), log_qz, self.prior.kl(q), library, tuple(draws))
+        return Terms(
+            log_px, self.prior.log_prob(z, self.pseudo), log_qz, self.prior.kl(q), library, tuple(draws), lesson
+        )
 
     def decode(self, z: Float[Tensor, "*samples obs latent"], batch: Batch, m: int) -> Distribution:
         """p(x_m | z, c) at the exposure of the batch."""
@@ -126,7 +135,7 @@ class Network(nn.Module):
         c = inputs[0].new_zeros(len(inputs[0]), len(self.into_encoder))
         everybody = carriers(None, len(inputs[0]), inputs[0].device)
         with running_statistics(self):
-            experts = [m.encode(u, c)[0] for m, u in zip(self.parts, inputs, strict=True)]
+            experts = [m.encode(u, c).z for m, u in zip(self.parts, inputs, strict=True)]
         return product(experts, [everybody] * len(experts))
 
     @torch.no_grad()

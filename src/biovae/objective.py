@@ -31,6 +31,7 @@ class Terms(NamedTuple):
     kl: Float[Tensor, "obs groups"] | None
     library: Float[Tensor, "samples obs"]
     draws: tuple[Tensor, ...] = ()  # the sampled latents, each (samples, obs, width)
+    lesson: Float[Tensor, "obs"] | None = None  # -log q(z | one modality) of z from all; teaches the solo heads alone
 
     @property
     def kl_by_group(self) -> Float[Tensor, "obs groups"]:

@@ -139,6 +139,12 @@ def product(experts: Sequence[Density], present: Sequence[Bool[Tensor, "obs"]]) 
     return PrecisionNormal.product([e for e in experts if isinstance(e, PrecisionNormal)], present)
 
 
+def choose(first: Bool[Tensor, "obs"], a: Density, b: Density) -> Density:
+    """The density of `a` where `first`, of `b` elsewhere; both of one kind."""
+    parts = (torch.where(first.view(-1, *[1] * (x.dim() - 1)), x, y) for x, y in zip(a, b, strict=True))
+    return type(b)(*parts)
+
+
 class Posterior(Recipe, ABC):
     """A recipe for the head that turns an encoder's features into q(z | x)."""
 

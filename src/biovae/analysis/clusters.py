@@ -17,7 +17,7 @@ PSEUDOCOUNT = 0.1  # per 10,000, in fold changes
 COLUMNS = ("cluster", "feature", "log2_fold_change", "fraction_in", "fraction_out", "score")
 
 
-def leiden(z: Float[np.ndarray, "obs latent"], k: int = K, resolution: float = 1.0, seed: int = 0) -> np.ndarray:
+def leiden(z: Float[np.ndarray, "obs latent"], k: int = K, resolution: float = 0.3, seed: int = 0) -> np.ndarray:
     """Clusters of the latent neighbour graph, named "0", "1", ... from the largest to the smallest.
 
     An edge weighs the share of neighbours that its two ends have in common (Jaccard), as in PhenoGraph; the partition
@@ -27,7 +27,7 @@ def leiden(z: Float[np.ndarray, "obs latent"], k: int = K, resolution: float = 1
     Args:
         z: Positions, (obs, latent).
         k: Neighbours per observation.
-        resolution: Above 1 for more clusters, below for fewer.
+        resolution: Of the modularity; higher for more clusters. At 1, the usual default, types fall to pieces (LOG.md).
         seed: Of the order in which observations are moved.
 
     Source: Traag, Waltman and van Eck 2019, doi:10.1038/s41598-019-41695-z (Leiden); Levine et al. 2015,

@@ -1,6 +1,7 @@
 """One modality as a network: an expert on z on the way in, a likelihood on the way out."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +14,7 @@ from biovae.modalities.library import LatentLibrary
 from biovae.modalities.modality import Modality
 from biovae.nn import Body
 from biovae.noise import Noise
-from biovae.posteriors import Density, DiagonalNormal, Posterior
+from biovae.posteriors import Density, DiagonalNormal, Posterior, choose
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,20 @@ class Sizes:
     alone: bool = True  # whether the model has no other modality
 
 
+class Expert(NamedTuple):
+    """One modality's word on z.
+
+    Attributes:
+        z: The expert that enters the product.
+        library: How far q(log l | x) lies from its prior, where the library is latent.
+        solo: What it would say alone; gradients reach this head only.
+    """
+
+    z: Density
+    library: DiagonalNormal | None
+    solo: Density | None = None
+
+
 class ModalityNetwork(nn.Module):
     """View, encoder and head (q(z | x) of this modality alone); decoder body and likelihood (p(x | z, l, c))."""
 
@@ -41,6 +56,8 @@ class ModalityNetwork(nn.Module):
         self.view = recipe.view.build(sizes.features, alone=sizes.alone)
         self.encoder = encoder.build(sizes.features, sizes.encoder_covariates, noise)
         self.head = posterior.build(self.encoder.width, sizes.latent, noise)
+        # Alone an expert must be a whole posterior, in company only what it adds: one head cannot be both.
+        self.solo = None if sizes.alone else posterior.build(self.encoder.width, sizes.latent, noise)
         latent_library = recipe.library == "latent"
         self.library = LatentLibrary(self.encoder.width, sizes.library_levels, noise) if latent_library else None
         self.decoder = decoder.build(sizes.latent, sizes.decoder_covariates, noise)
@@ -60,10 +77,17 @@ class ModalityNetwork(nn.Module):
         c: Tensor,
         noise: Noise | None = None,
         present: Tensor | None = None,
-    ) -> tuple[Density, DiagonalNormal | None]:
-        """q(z | x) of this modality alone, and how far q(log l | x) lies from its prior where the library is latent."""
+        alone: Bool[Tensor, "obs"] | None = None,
+    ) -> "Expert":
+        """What this modality says of z, and of its library size where that is latent.
+
+        `alone` marks the observations that no other modality speaks for; None stands for none of them.
+        """
         h = self.encoder(features, c, noise, present)
-        return self.head(h), None if self.library is None else self.library(h)
+        z, library = self.head(h), None if self.library is None else self.library(h)
+        if self.solo is None or alone is None:
+            return Expert(z, library)
+        return Expert(choose(alone, self.solo(h), z), library, self.solo(h.detach()))
 
     def decode(
         self, z: Float[Tensor, "*samples obs latent"], context: Context, noise: Noise | None = None

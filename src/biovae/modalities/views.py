@@ -24,7 +24,7 @@ from biovae.likelihoods import SCALE
 from biovae.noise import Noise
 from biovae.recipe import Recipe, tagged
 
-BESIDE = 1.0  # noise of real numbers beside another modality, in standard deviations
+BESIDE = 2.0  # noise of real numbers beside another modality, in standard deviations
 LISTED = 17  # counts below it are thinned by a table
 WAYS = torch.tensor([[float(math.comb(n, k)) for k in range(LISTED - 1)] for n in range(LISTED)])
 

@@ -43,7 +43,7 @@ class Architecture(Recipe):
     objective: AnyObjective = ELBO()
     prior: AnyPrior = StandardNormal()
     posterior: AnyPosterior = Diagonal()
-    modality_dropout: float = Field(default=0.02, ge=0, le=1)
+    modality_dropout: float = Field(default=0.0, ge=0, le=1)
 
     @field_validator("covariates", mode="before")
     @classmethod

@@ -62,7 +62,7 @@ class VAE(Architecture):
         prior: p(z).
         posterior: q(z | x).
         modality_dropout: With several modalities, how often an observation is embedded from a random part of them
-            while training, so that every part has a usable posterior.
+            while training. Each modality alone has a posterior without it; three or more profit in their pairs.
     """
 
     _fitted: Fitted | None = PrivateAttr(default=None)

@@ -47,9 +47,7 @@ def against_truth(vae: VAE, adata: AnnData, seed: int) -> dict[str, float]:
     types = adata.obs["cell_type"].astype(str).to_numpy()
     found = {
         "accuracy of cell types among 15 neighbours": label_accuracy(z, types),
-        "agreement of clusters with cell types (adjusted Rand index)": adjusted_rand_score(
-            types, leiden(z, resolution=0.6, seed=seed)
-        ),
+        "agreement of clusters with cell types (adjusted Rand index)": adjusted_rand_score(types, leiden(z, seed=seed)),
         "variance of log library size explained by z within types": library_in(z, adata),
         "order along the lineages (Spearman)": order(z, adata),
         "share of neighbours from the same batch, over chance": mixing(z, adata.obs["batch"].to_numpy()),

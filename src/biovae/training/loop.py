@@ -186,6 +186,8 @@ class Trainer:
         self.optimiser.zero_grad()
         terms = network.terms(batch, noise, samples=objective.samples, train=True, doubly=objective.doubly)
         loss = -objective(terms, self.beta * self.schedule.share(p.step)).mean()
+        if terms.lesson is not None:
+            loss = loss + terms.lesson.mean()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), self.settings.clip * math.sqrt(len(batch)))
         if torch.isfinite(norm + loss):
