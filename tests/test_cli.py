@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import anndata as ad
 import numpy as np
@@ -96,6 +97,24 @@ def test_embed_gives_the_same_positions(folder):
     assert code == 0, out
     again = ad.read_h5ad(folder / "again.h5ad").obsm["X_vae"]
     np.testing.assert_allclose(again, np.load(folder / "run" / "embedding.npy"), atol=1e-6)
+
+
+def test_a_messy_file_is_fitted_and_embedded_without_a_foreign_warning(folder):
+    adata = ad.read_h5ad(folder / "log.h5ad")
+    counts = ad.read_h5ad(folder / "cells.h5ad").X.tolil()
+    counts[5], counts[:, 7] = 0, 0
+    adata.layers["counts"] = counts.tocsr().astype(np.float64)
+    adata.obs["donor / <é>"] = np.where(np.arange(250) % 3 == 0, None, np.where(np.arange(250) % 2, "A & B", "<b>"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the file is what is tested, not its making
+        adata.obs_names, adata.var_names = ["cell"] * 250, ["g1", "g1", *adata.var_names[2:]]
+        adata.write_h5ad(folder / "messy.h5ad")
+    code, out = run("fit", folder / "messy.h5ad", "--out", folder / "messy", "--epochs", 2, "--latent", 3)
+    assert code == 0, out
+    assert "repeated observation names: 1 ('cell')" in out
+    assert "all-zero observations" in out
+    code, out = run("embed", folder / "messy", folder / "messy.h5ad", "--out", folder / "messy_again.h5ad")
+    assert code == 0, out
 
 
 def test_sample_writes_counts(folder):

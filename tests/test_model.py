@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
-from mudata import MuData
+from mudata import MuData, set_options
 
 import biovae as bv
-from biovae.datasets import Scenario, Technical, simulate
+from biovae.datasets import Scenario, Technical, scenarios, simulate, simulate_multi
 
 EPOCHS = 8
 
@@ -286,3 +286,16 @@ def test_thinned_halves_add_up(adata):
     one, other = bv.tl.thin(adata.X, seed=3)
     assert ((one + other) != scipy.sparse.csr_array(adata.X)).nnz == 0
     assert abs(one.sum() / adata.X.sum() - 0.5) < 0.01
+
+
+def test_a_modality_can_stand_alone_after_a_fit_to_complete_cells():
+    both = simulate_multi(scenarios.TYPES, cells=600, genes=80, proteins=12, missing=(0, 0), seed=0)
+    vae = bv.VAE(bv.rna(mod="rna"), bv.continuous(mod="prot", name="prot"), latent=4)
+    vae.fit(both, epochs=60, seed=0, progress=False)
+    joint = vae.embed(both)
+    with set_options(pull_on_update=False):
+        halves = MuData({"rna": both["rna"][:300].copy(), "prot": both["prot"][300:].copy()})
+    alone = pd.DataFrame(vae.embed(halves), index=halves.obs_names).loc[both.obs_names].to_numpy()
+    for part, most in ((slice(0, 300), 0.1), (slice(300, 600), 0.8)):
+        off = np.square(alone[part] - joint[part]).mean(0).sum() / joint[part].var(0).sum()
+        assert off < most  # a head that was never taught is off by more than the spread of z

@@ -343,7 +343,7 @@ def test_history_draws_both_bounds_null_and_schedules():
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_short_histories_are_drawn(epochs):
-    pl.png(pl.history(run_history(epochs)).figure)
+    assert pl.png(pl.history(run_history(epochs)).figure).startswith(b"\x89PNG")
 
 
 def test_history_without_its_columns_is_refused():

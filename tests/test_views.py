@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from biovae.batch import SparseCounts
-from biovae.modalities.views import LogCounts, RootCounts, Standardised, thinned
+from biovae.modalities.views import BESIDE, LogCounts, RootCounts, Standardised, thinned
 from biovae.noise import Noise
 
 COUNTS = {
@@ -57,12 +57,14 @@ def test_depth_has_no_say_in_the_mean_of_a_thinned_share(counts):
     np.testing.assert_allclose(share.mean(0), (counts / counts.sum(1, keepdims=True)).mean(0), rtol=0.03)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.5])
-def test_real_numbers_gain_the_noise_that_was_asked_for_in_training_only(noise):
+@pytest.mark.parametrize(
+    ("asked", "alone", "blur"), [(0.0, False, 0.0), (0.5, True, 0.5), (None, True, 0.0), (None, False, BESIDE)]
+)
+def test_real_numbers_are_blurred_as_asked_and_in_training_only(asked, alone, blur):
     x = torch.from_numpy(np.random.default_rng(0).normal(5, 3, (5000, 4)).astype(np.float32))
-    view = Standardised(noise=noise or None).build(4)  # None: none, where the modality is alone
+    view = Standardised(blur=asked).build(4, alone=alone)
     view.start(x, None)
     y, blurred = view(x, None), view(x, None, Noise(0))
     np.testing.assert_allclose(y.mean(0), 0, atol=1e-4)
     np.testing.assert_allclose(y.std(0), 1, rtol=1e-3)
-    assert float((blurred - y).std()) == pytest.approx(noise, rel=0.03)
+    assert float((blurred - y).std()) == pytest.approx(blur, rel=0.03)

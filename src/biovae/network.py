@@ -117,10 +117,12 @@ class Network(nn.Module):
                 library = library + _masked(cost, batch.present[i])
             scored = m.decode(z, self.context(batch, i, log_l), regular).log_prob(x)
             log_px = log_px + _masked(scored, batch.present[i])
-        lesson = z.new_zeros(z.shape[1]) if train else None
-        for solo, present in zip(solos, batch.present, strict=True):
-            if lesson is not None and solo is not None:
-                lesson = lesson - _masked(solo.log_prob(z.detach()).mean(0), present)
+        lessons = [
+            -_masked(solo.log_prob(z.detach()).mean(0), present)
+            for solo, present in zip(solos, batch.present, strict=True)
+            if train and solo is not None
+        ]
+        lesson = torch.stack(lessons).sum(0) if lessons else None
         log_qz = (q.detach() if doubly else q).log_prob(z)
         return Terms(
             log_px, self.prior.log_prob(z, self.pseudo), log_qz, self.prior.kl(q), library, tuple(draws), lesson

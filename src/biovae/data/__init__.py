@@ -8,7 +8,7 @@ A new file format is a function from a path to an AnnData, and a line in the tab
 """
 
 from biovae.data.covariates import column
-from biovae.data.files import read, read_many
+from biovae.data.files import quiet, read, read_many
 from biovae.data.flags import flags
 from biovae.data.gate import Values, check_values
 from biovae.data.locate import locate
@@ -29,6 +29,7 @@ __all__ = [
     "flags",
     "locate",
     "prepare",
+    "quiet",
     "read",
     "read_many",
     "recognise",

@@ -140,11 +140,18 @@ def _stem(path: Path) -> str:
 
 
 @contextmanager
-def _one_sentence(path: Path) -> Iterator[None]:
-    """What other libraries raise becomes an InputError; what they warn of, and the data gate will say, is silenced."""
-    with warnings.catch_warnings(), mudata.set_options(pull_on_update=False):  # obs and var as the file has them
+def quiet() -> Iterator[None]:
+    """Silence what other libraries warn of when they read or write, and the data gate says in its own words."""
+    with warnings.catch_warnings():
         for message in QUIET:
             warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+@contextmanager
+def _one_sentence(path: Path) -> Iterator[None]:
+    """What other libraries raise becomes an InputError; what they warn of, and the data gate will say, is silenced."""
+    with quiet(), mudata.set_options(pull_on_update=False):  # obs and var as the file has them
         try:
             yield
         except InputError:
@@ -163,6 +170,7 @@ QUIET = (
     r"Cannot join columns with the same name because",  # var_names shared by modalities
     r"Element .* was written without encoding metadata",
     r"Moving element from",
+    r"Forward slashes will be disallowed",  # in names of columns, which are the user's
     r"Consolidated metadata is currently not part",
     r"The data type .* does not have a Zarr V3 specification",
 )

@@ -24,9 +24,9 @@ from biovae.likelihoods import SCALE
 from biovae.noise import Noise
 from biovae.recipe import Recipe, tagged
 
-BESIDE = 2.0  # noise of real numbers beside another modality, in standard deviations
-LISTED = 17  # counts below it are thinned by a table
-WAYS = torch.tensor([[float(math.comb(n, k)) for k in range(LISTED - 1)] for n in range(LISTED)])
+BESIDE = 1.0  # blur of real numbers beside another modality, in standard deviations
+TABLED = 17  # counts below it are thinned by a table
+WAYS = torch.tensor([[float(math.comb(n, k)) for k in range(TABLED - 1)] for n in range(TABLED)])
 
 
 class ViewModule(nn.Module, ABC):
@@ -118,54 +118,54 @@ class _CountsView(ViewModule):
 def thinned(x: SparseCounts, kept: Float[Tensor, "obs"], noise: Noise) -> SparseCounts:
     """Each molecule of an observation stays with probability `kept`; what is not whole is scaled."""
     share, whole = kept[x.row], x.value.floor()
-    small = whole.clamp(max=LISTED - 1)
-    below = _binomial_cdf(kept).index_select(0, x.row * LISTED + small.long())
+    small = whole.clamp(max=TABLED - 1)
+    below = _binomial_cdf(kept).index_select(0, x.row * TABLED + small.long())
     at_most = torch.searchsorted(below, noise.uniform(len(whole), 1), right=True)[:, 0]
     stays = at_most.to(whole.dtype).minimum(small)
-    many = torch.nonzero(whole >= LISTED).squeeze(1)
+    many = torch.nonzero(whole >= TABLED).squeeze(1)
     stays[many] = torch.binomial(whole[many], share[many], generator=noise.generator)
     return x._replace(value=stays.addcmul_(x.value - whole, share))
 
 
 def _binomial_cdf(p: Float[Tensor, "obs"]) -> Float[Tensor, "rows k"]:
-    """P(at most k of n stay), k = 0 ... LISTED - 2, at row obs * LISTED + n: twice as fast as torch's own draws."""
-    power = torch.arange(LISTED, device=p.device)
+    """P(at most k of n stay), k = 0 ... TABLED - 2, at row obs * TABLED + n: twice as fast as torch's own draws."""
+    power = torch.arange(TABLED, device=p.device)
     kept, lost = p.unsqueeze(1) ** power, (1 - p).unsqueeze(1) ** power
-    stay = torch.arange(LISTED - 1, device=p.device)
+    stay = torch.arange(TABLED - 1, device=p.device)
     left = (power.unsqueeze(1) - stay).clamp_(min=0)
     return (lost[:, left] * (WAYS.to(p.device) * kept[:, None, :-1])).cumsum(-1).flatten(0, 1)
 
 
 class Standardised(View):
-    """(x - mean) / standard deviation, per feature, of the training set; with noise on top while training.
+    """(x - mean) / standard deviation, per feature, of the training set; with Gaussian noise on top while training.
 
     Args:
-        noise: Its standard deviation, in those of the feature; 0 adds none. None adds it beside other modalities only:
-            z should gain from this one what can be told of the observation, not how each of its values erred.
+        blur: Standard deviation of the noise, in those of the feature; 0 adds none. None adds 1 beside other modalities
+            and none alone: beside them z should gain what can be told of the observation, not how each value erred.
     """
 
     kind: Literal["standardised"] = "standardised"
-    noise: float | None = Field(default=None, ge=0)
+    blur: float | None = Field(default=None, ge=0)
 
     def build(self, features: int, *, alone: bool = True) -> ViewModule:
         """See `View.build`."""
         beside = 0.0 if alone else BESIDE
-        return _Standardised(features, beside if self.noise is None else self.noise)
+        return _Standardised(features, beside if self.blur is None else self.blur)
 
 
 class _Standardised(ViewModule):
     mean: Tensor
     spread: Tensor
 
-    def __init__(self, features: int, noise: float) -> None:
+    def __init__(self, features: int, blur: float) -> None:
         super().__init__()
-        self.noise = noise
+        self.blur = blur
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
 
     def forward(self, x: Tensor, exposure: Tensor | None, noise: Noise | None = None) -> Float[Tensor, "obs features"]:
         y = (x - self.mean) / self.spread
-        return y if noise is None or self.noise == 0 else y + self.noise * noise.normal(*y.shape)
+        return y if noise is None or self.blur == 0 else y + self.blur * noise.normal(*y.shape)
 
     @torch.no_grad()
     def start(self, x: Tensor, present: Tensor | None) -> None:

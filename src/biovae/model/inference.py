@@ -17,8 +17,8 @@ from biovae.network import Network
 from biovae.noise import Noise
 from biovae.objective import elbo, iwae
 
-ROWS = 1024  # observations per minibatch of plain encoding
-ELEMENTS = 2**22  # entries of the largest array that decoding may hold: 16 MB of float32, of which several live at once
+ROWS = 1024  # observations per minibatch, at most
+ELEMENTS = 2**21  # entries of the largest array at once: 8 MB of float32, of which a score holds a dozen
 
 
 class Moments(NamedTuple):
@@ -49,7 +49,7 @@ def everything(observations: Observations) -> Int[Tensor, "rows"]:
 
 
 def rows_at_once(network: Network, observations: Observations, samples: int = 1) -> int:
-    """Observations per minibatch so that decoding them stays within memory."""
+    """Observations per minibatch so that their dense arrays stay within memory."""
     widest = max(x.shape[1] for x in observations.x)
     return max(1, min(ROWS, ELEMENTS // (widest * samples)))
 
@@ -58,7 +58,8 @@ def rows_at_once(network: Network, observations: Observations, samples: int = 1)
 def posterior_moments(network: Network, observations: Observations, rows: Int[Tensor, "rows"]) -> Moments:
     """Mean and variance of q(z | x) of each observation."""
     network.eval()
-    parts = [network.encode(batch).z for batch in minibatches(observations, rows, ROWS)]
+    size = rows_at_once(network, observations)
+    parts = [network.encode(batch).z for batch in minibatches(observations, rows, size)]
     mean = torch.cat([q.mean for q in parts]).cpu().numpy()
     return Moments(mean, torch.cat([q.variance for q in parts]).cpu().numpy())
 

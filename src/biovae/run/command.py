@@ -11,7 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 from pydantic import ValidationError
 
-from biovae.data import read, read_many, recognise
+from biovae.data import quiet, read, read_many, recognise
 from biovae.diagnostics import Verdict
 from biovae.errors import InputError, closest
 from biovae.modalities import Modality, binary, continuous, rna
@@ -119,9 +119,10 @@ def embed_file(run: Path, paths: Sequence[Path], out: Path, how: dict[str, Any])
     data, _ = open_data(paths, names[0] if names else "batch", transpose=how["transpose"])
     z = vae.embed(data, missing=how["missing"], unseen=how["unseen"])
     data.obsm["X_vae"] = z
-    if isinstance(data, MuData):
-        data = AnnData(np.zeros((data.n_obs, 0), np.float32), obs=data.obs.copy(), obsm={"X_vae": z})
-    data.write_h5ad(out)
+    with quiet():
+        if isinstance(data, MuData):
+            data = AnnData(np.zeros((data.n_obs, 0), np.float32), obs=data.obs.copy(), obsm={"X_vae": z})
+        data.write_h5ad(out)
 
 
 def check_file(paths: Sequence[Path], layer: str | None, *, transpose: bool) -> list[str]:

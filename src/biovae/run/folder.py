@@ -18,7 +18,7 @@ from mudata import MuData
 
 from biovae.analysis import markers
 from biovae.batch import SparseMatrix, plain
-from biovae.data import Prepared, Role, flags
+from biovae.data import Prepared, Role, flags, quiet
 from biovae.diagnostics import Verdict
 from biovae.errors import InputError
 from biovae.model import VAE
@@ -82,7 +82,8 @@ def judge_run(request: Request, prepared: Prepared, roles: np.ndarray, say: Say)
     (out / "obs_names.txt").write_text("\n".join(map(str, prepared.obs_names)) + "\n")
     pd.DataFrame({"observation": prepared.obs_names, "role": roles}).to_csv(out / "split.csv", index=False)
     vae.history.to_csv(out / "history.csv", index=False)
-    embedded(evidence, obs).write_h5ad(out / "embedded.h5ad", compression="gzip")
+    with quiet():
+        embedded(evidence, obs).write_h5ad(out / "embedded.h5ad", compression="gzip")
     write_report(report(evidence, verdict, roles, obs, about), out / "report.html")
     (out / "metrics.json").write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
     return verdict
