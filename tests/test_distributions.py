@@ -112,11 +112,11 @@ def data(case: Case) -> Tensor:
 
 
 def padded(x: Tensor) -> SparseCounts:
-    """The non-zeros, then entries of value 0: at a zero, at a non-zero, and twice in the same place."""
-    s = SparseCounts.from_dense(x)
-    place = torch.stack([(x == 0).nonzero()[0], (x > 0).nonzero()[0], torch.zeros(2), torch.zeros(2)]).long()
-    row, column = torch.cat([s.row, place[:, 0]]), torch.cat([s.column, place[:, 1]])
-    return SparseCounts(row, column, torch.cat([s.value, s.value.new_zeros(len(place))]), s.shape)
+    """The non-zeros, then entries of value 0 in the last row: at a zero, at a non-zero, and twice in the same place."""
+    s, last = SparseCounts.from_dense(x), x[-1]
+    places = torch.cat([(last == 0).nonzero()[:1, 0], (last > 0).nonzero()[:1, 0], torch.tensor([0, 0])])
+    row, column = torch.cat([s.row, torch.full_like(places, len(x) - 1)]), torch.cat([s.column, places])
+    return SparseCounts(row, column, torch.cat([s.value, s.value.new_zeros(len(places))]), s.shape)
 
 
 @each_case

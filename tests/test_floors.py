@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "biovae"
 FLOORS = [  # from the ground up; same names as the files and folders
-    {"errors"},
+    {"errors", "kernels"},
     {"noise", "schema", "recipe", "batch", "artifact"},
     {"nn", "distributions", "data", "analysis"},
     {"likelihoods", "posteriors", "datasets"},
@@ -31,10 +31,10 @@ FLOOR = {room: level for level, rooms in enumerate(FLOORS, start=1) for room in 
 
 MATHEMATICS = {
     "nn", "distributions", "likelihoods", "priors", "posteriors", "objective", "network", "training",
-    "batch", "noise", "schema", "recipe",
+    "batch", "noise", "schema", "recipe", "kernels",
 }  # fmt: skip
 LIBRARIES = {"torch", "numpy", "scipy", "pandas", "pydantic", "jaxtyping", "biovae"} | set(sys.stdlib_module_names)
-EXTRA_LIBRARIES = {"priors": {"zuko"}, "training": {"rich"}}  # where they are used, and only then
+EXTRA_LIBRARIES = {"priors": {"zuko"}, "training": {"rich"}, "kernels": {"numba"}}  # where they are used, and only then
 ANALYSIS_MAY_IMPORT = {"analysis", "errors", "noise"}  # arrays in, records out: never a model
 
 DOORS = {"biovae.cli.fit", "biovae.modalities.rna.rna", "biovae.model.vae.fit"}  # each word is a user's, and optional

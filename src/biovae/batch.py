@@ -19,12 +19,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from biovae.errors import InputError
+from biovae.kernels import kernel_fits, run_kernel
 
 
 class SparseCounts(NamedTuple):
     """The non-zeros of one minibatch, in row order.
 
-    Entries may be padded at the end with zeros of value, at any row and column; a position occurs at most once
+    Entries may be padded at the end with zeros of value, in the last row and any column; a position occurs at most once
     otherwise. `row` and `column` are int64 because torch indexes in nothing narrower.
     """
 
@@ -95,6 +96,12 @@ class SparseMatrix:
 
     def rows(self, index: Int[Tensor, "obs"]) -> SparseCounts:
         """Gather rows into one minibatch, without a loop over them."""
+        if kernel_fits() and index.device.type == "cpu":
+            from biovae.kernels.rows import gather
+
+            found = run_kernel(gather, self.pointers, self.column, self.value, index)
+            row, column, value = map(torch.from_numpy, found)
+            return SparseCounts(row, column, value, (len(index), self.shape[1]))
         start = self.pointers[index]
         length = self.pointers[index + 1] - start
         row = torch.repeat_interleave(torch.arange(len(index), device=index.device), length)

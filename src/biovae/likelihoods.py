@@ -22,6 +22,7 @@ from biovae.batch import Context, SparseCounts
 from biovae.distributions import (
     Bernoulli,
     Categorical,
+    Composition,
     Distribution,
     Log1pNormalCounts,
     NegativeBinomial,
@@ -81,10 +82,9 @@ class LogMean(nn.Module):
         self.readout = Readout(shape.hidden, shape.groups, shape.features, shape.covariates, noise)
         self.composition = shape.composition
 
-    def forward(self, h: Tensor, context: Context) -> Float[Tensor, "*samples obs features"]:
+    def forward(self, h: Tensor, context: Context) -> Composition:
         """See the class."""
-        logits = self.readout(h, context.covariates)
-        return context.depth.log() + (logits.log_softmax(-1) if self.composition else logits)
+        return Composition(self.readout(h, context.covariates), context.depth, share=self.composition)
 
     @torch.no_grad()
     def start(self, x: SparseCounts, context: Context) -> None:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from biovae.batch import Batch, Context, Observations
+from biovae.batch import Batch, Context, Observations, dense
 from biovae.distributions import Distribution
 from biovae.modalities.experts import ModalityNetwork, carriers
 from biovae.nn import running_statistics
@@ -92,7 +92,14 @@ class Network(nn.Module):
         return Context(exposure, batch.covariates[:, self.into_decoder], batch.present[m])
 
     def terms(
-        self, batch: Batch, noise: Noise, *, samples: int = 1, train: bool = False, doubly: bool = False
+        self,
+        batch: Batch,
+        noise: Noise,
+        *,
+        samples: int = 1,
+        train: bool = False,
+        doubly: bool = False,
+        densities: bool = True,
     ) -> Terms:
         """Draw z (and latent libraries) and score them under likelihoods, prior and posterior.
 
@@ -102,6 +109,7 @@ class Network(nn.Module):
             samples: Draws per observation.
             train: Apply dropout and leave out encoders.
             doubly: Detach the parameters of q where it scores its own draws (see `objective.IWAE`).
+            densities: Score the draws under prior and posterior even where their KL has a closed form.
         """
         regular = noise if train else None
         q, libraries, solos = self.encode(batch, regular)
@@ -123,10 +131,11 @@ class Network(nn.Module):
             if train and solo is not None
         ]
         lesson = torch.stack(lessons).sum(0) if lessons else None
-        log_qz = (q.detach() if doubly else q).log_prob(z)
-        return Terms(
-            log_px, self.prior.log_prob(z, self.pseudo), log_qz, self.prior.kl(q), library, tuple(draws), lesson
-        )
+        kl, log_pz, log_qz = self.prior.kl(q), None, None
+        if densities or kl is None:
+            log_pz = self.prior.log_prob(z, self.pseudo)
+            log_qz = (q.detach() if doubly else q).log_prob(z)
+        return Terms(log_px, log_pz, log_qz, kl, library, tuple(draws), lesson)
 
     def decode(self, z: Float[Tensor, "*samples obs latent"], batch: Batch, m: int) -> Distribution:
         """p(x_m | z, c) at the exposure of the batch."""
@@ -149,7 +158,7 @@ class Network(nn.Module):
             if len(batch):  # who does not carry the modality has no say in its means
                 m.start(batch.x[i], self.context(batch, i), batch.covariates)
         few = observations.batch(rows[:1000])
-        self.prior.start([m.view(x, e) for m, x, e in zip(self.parts, few.x, few.exposure, strict=True)])
+        self.prior.start([dense(m.view(x, e)) for m, x, e in zip(self.parts, few.x, few.exposure, strict=True)])
 
 
 def _masked(value: Tensor, present: Tensor | None) -> Tensor:

@@ -22,8 +22,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from biovae.batch import SparseCounts, dense
+from biovae.kernels import kernel_fits, run_kernel
 from biovae.noise import Noise
 from biovae.recipe import Recipe, tagged
+
+SPARSE = 0.2  # share of non-zeros below which a sparse first layer is faster (benchmarks/throughput.py)
 
 
 def linear(inputs: int, outputs: int, noise: Noise, *, bias: bool = True) -> nn.Linear:
@@ -38,11 +42,59 @@ def linear(inputs: int, outputs: int, noise: Noise, *, bias: bool = True) -> nn.
     return layer
 
 
+class FirstLinear(nn.Module):
+    """A linear layer that takes sparse input: where that is faster, only the weights of its entries are touched.
+
+    In memory the weights of an input are neighbours, (inputs, outputs); in a state they are as torch has them, turned.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(layer.weight.detach().T.contiguous())
+        self.bias = layer.bias
+        self.register_state_dict_post_hook(_turn_weight)
+        self.register_load_state_dict_pre_hook(_turn_weight)
+
+    def forward(self, x: SparseCounts | Float[Tensor, "*samples obs inputs"]) -> Float[Tensor, "*samples obs width"]:
+        """x W + b."""
+        if isinstance(x, SparseCounts):
+            if len(x.value) < SPARSE * x.shape[0] * x.shape[1] and kernel_fits(x.value, self.weight):
+                return _SparseLinear.apply(x, self.weight, self.bias)
+            x = x.dense()
+        return functional.linear(x, self.weight.T, self.bias)
+
+
+def _turn_weight(_: nn.Module, state: dict[str, Tensor], prefix: str, *__: Any) -> None:
+    if prefix + "weight" in state:
+        state[prefix + "weight"] = state[prefix + "weight"].T
+
+
+class _SparseLinear(torch.autograd.Function):
+    """x W + b of a sparse x that needs no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: SparseCounts, weight: Tensor, bias: Tensor) -> Tensor:
+        from biovae.kernels.linear import forward
+
+        ctx.save_for_backward(x.row, x.column, x.value)
+        ctx.features = x.shape[1]
+        return torch.from_numpy(run_kernel(forward, x.row, x.column, x.value, weight, bias, x.shape[0]))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
+        from biovae.kernels.linear import weight_gradient
+
+        threads = torch.get_num_threads()
+        found = run_kernel(weight_gradient, *ctx.saved_tensors, grad.contiguous(), ctx.features, threads)
+        return None, torch.from_numpy(found), grad.sum(0)
+
+
 def dropout(x: Float[Tensor, "..."], rate: float, noise: Noise | None) -> Float[Tensor, "..."]:
     """Zero a share `rate` of the entries and scale the rest; nothing without noise."""
     if noise is None or rate == 0:
         return x
-    return x * (noise.uniform(*x.shape) >= rate) / (1 - rate)
+    return x * noise.uniform(*x.shape).ge_(rate).div_(1 - rate)
 
 
 class BatchNorm(nn.Module):
@@ -142,18 +194,20 @@ class _MLP(BodyModule):
         widths = [inputs] + [recipe.hidden] * recipe.depth
         self.groups, self.width = 0, widths[-1]
         self.rate = recipe.dropout
-        self.layers = nn.ModuleList(linear(a, b, noise) for a, b in zip(widths, widths[1:], strict=False))
+        layers = [linear(a, b, noise) for a, b in zip(widths, widths[1:], strict=False)]
+        self.layers = nn.ModuleList(layer if i else FirstLinear(layer) for i, layer in enumerate(layers))
         self.norms = nn.ModuleList(_norm(recipe.norm, b) for b in widths[1:])
         self.sides = nn.ModuleList(linear(covariates, b, noise, bias=False) for b in widths[1:] if covariates)
 
     def forward(
-        self, x: Tensor, c: Tensor, noise: Noise | None = None, present: Tensor | None = None
+        self, x: SparseCounts | Tensor, c: Tensor, noise: Noise | None = None, present: Tensor | None = None
     ) -> Float[Tensor, "*samples obs width"]:
+        h = x
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
-            x = layer(x) + self.sides[i](c) if self.sides else layer(x)
-            x = norm(x, present) if isinstance(norm, BatchNorm) else norm(x)
-            x = dropout(torch.relu(x), self.rate, noise)
-        return x
+            a = layer(h) + self.sides[i](c) if self.sides else layer(h)
+            a = norm(a, present) if isinstance(norm, BatchNorm) else norm(a)
+            h = dropout(torch.relu(a), self.rate, noise)
+        return dense(h)
 
 
 def _norm(name: Norm, width: int) -> nn.Module:
@@ -207,9 +261,9 @@ class _Additive(BodyModule):
         self.side = linear(covariates, hidden, noise, bias=False) if covariates else None
 
     def forward(
-        self, x: Tensor, c: Tensor, noise: Noise | None = None, present: Tensor | None = None
+        self, x: SparseCounts | Tensor, c: Tensor, noise: Noise | None = None, present: Tensor | None = None
     ) -> Float[Tensor, "*samples obs groups width"]:
-        x = x.unflatten(-1, (self.groups, -1))
+        x = dense(x).unflatten(-1, (self.groups, -1))
         h = torch.einsum("...gi,gih->...gh", x, self.weight) + self.bias
         return torch.relu(h if self.side is None else h + self.side(c).unsqueeze(-2))
 

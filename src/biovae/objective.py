@@ -1,8 +1,8 @@
 """The bound: every training objective is a few lines over the same log-densities.
 
     log_px  log p(x | z, l)   (samples, obs), summed over features and modalities
-    log_pz  log p(z)          (samples, obs)
-    log_qz  log q(z | x)      (samples, obs)
+    log_pz  log p(z)          (samples, obs), None where only a closed-form KL is asked for
+    log_qz  log q(z | x)      (samples, obs), the same
     kl      KL(q || p)        (obs, groups), by latent dimension where it has a closed form; None where it has none
     library log q(l | x) - log p(l)  (samples, obs), sampled; zero without a latent library
 
@@ -26,8 +26,8 @@ class Terms(NamedTuple):
     """What one minibatch says, before any objective weighs it."""
 
     log_px: Float[Tensor, "samples obs"]
-    log_pz: Float[Tensor, "samples obs"]
-    log_qz: Float[Tensor, "samples obs"]
+    log_pz: Float[Tensor, "samples obs"] | None
+    log_qz: Float[Tensor, "samples obs"] | None
     kl: Float[Tensor, "obs groups"] | None
     library: Float[Tensor, "samples obs"]
     draws: tuple[Tensor, ...] = ()  # the sampled latents, each (samples, obs, width)
@@ -38,12 +38,19 @@ class Terms(NamedTuple):
         """KL(q || p): the closed form, else its sampled estimate in one group."""
         if self.kl is not None:
             return self.kl
-        return (self.log_qz - self.log_pz).mean(0).unsqueeze(-1)
+        return -self.log_ratio.mean(0).unsqueeze(-1)
+
+    @property
+    def log_ratio(self) -> Float[Tensor, "samples obs"]:
+        """log p(z) - log q(z | x) of the draws."""
+        if self.log_pz is None or self.log_qz is None:
+            raise ValueError("expected log p(z) and log q(z | x), found neither: ask for terms(..., densities=True).")
+        return self.log_pz - self.log_qz
 
     @property
     def log_weight(self) -> Float[Tensor, "samples obs"]:
         """log p(x, z, l) - log q(z, l | x), the importance weight."""
-        return self.log_px + self.log_pz - self.log_qz - self.library
+        return self.log_px + self.log_ratio - self.library
 
 
 def free_bits(kl: Float[Tensor, "obs groups"], nats: float) -> Float[Tensor, "obs groups"]:
@@ -78,9 +85,14 @@ def iwae(t: Terms) -> Float[Tensor, "obs"]:
 
 
 class Objective(Recipe, ABC):
-    """What training maximises. `doubly` asks the network to score its draws under a q whose parameters are detached."""
+    """What training maximises.
+
+    `densities` asks the network to score its draws under prior and posterior, `doubly` to do it under a q whose
+    parameters are detached.
+    """
 
     samples: int
+    densities: ClassVar[bool] = True
     doubly: ClassVar[bool] = False
 
     @abstractmethod
@@ -98,6 +110,7 @@ class ELBO(Objective):
     """
 
     kind: Literal["elbo"] = "elbo"
+    densities: ClassVar[bool] = False
     free_bits: float = Field(default=0.0, ge=0)
     group: int = Field(default=1, ge=1)
     samples: int = Field(default=1, ge=1)
@@ -128,7 +141,7 @@ class IWAE(Objective):
 
     def __call__(self, t: Terms, beta: float | Tensor) -> Float[Tensor, "obs"]:
         """See `iwae`; draws that carry a gradient have it weighted by the normalised importance weight once more."""
-        log_weight = t.log_px - t.library + beta * (t.log_pz - t.log_qz)
+        log_weight = t.log_px - t.library + beta * t.log_ratio
         share = log_weight.softmax(0).detach().unsqueeze(-1)
         for draw in t.draws:
             if draw.requires_grad:

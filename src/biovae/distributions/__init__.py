@@ -1,5 +1,6 @@
 """Distributions over what is measured: sparse-aware, stable in float32, with no check of values inside."""
 
+from biovae.distributions.composition import Composition
 from biovae.distributions.continuous import Log1pNormalCounts, Normal
 from biovae.distributions.discrete import Bernoulli, Categorical
 from biovae.distributions.distribution import Distribution
@@ -10,6 +11,7 @@ from biovae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Composition",
     "Distribution",
     "Log1pNormalCounts",
     "NegativeBinomial",

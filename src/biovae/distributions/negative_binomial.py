@@ -29,9 +29,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from biovae.batch import SparseCounts
+from biovae.distributions.composition import Composition, written
 from biovae.distributions.distribution import Distribution
+from biovae.distributions.fused import composed_log_prob, fits
 from biovae.distributions.sparse import add, as_row, as_rows, as_sparse, clear, repeat, take, wide
-from biovae.distributions.special import HALF_LOG_2PI, SHIFT, log_rising, rising_table, stirling
+from biovae.distributions.special import HALF_LOG_2PI, SHIFT, bounded, log_rising, rising_table, stirling
 from biovae.noise import Noise
 
 LIMIT = 60.0  # |log r|: beyond, exp leaves float32 and the distribution is its limit to any precision
@@ -45,13 +47,20 @@ class NegativeBinomial(Distribution):
     log r is kept within +-60; a gradient passes through the bound, so that a parameter beyond it can come back.
 
     Args:
-        log_mean: m.
+        log_mean: m, or its parts.
         log_r: Whatever broadcasts to m; (features,) is the fastest.
     """
 
-    def __init__(self, log_mean: Float[Tensor, "*samples obs features"], log_r: Float[Tensor, "..."]) -> None:
-        self.log_mean = log_mean
+    def __init__(
+        self, log_mean: Float[Tensor, "*samples obs features"] | Composition, log_r: Float[Tensor, "..."]
+    ) -> None:
+        self.parts = log_mean
         self.log_r = log_r
+
+    @property
+    def log_mean(self) -> Float[Tensor, "*samples obs features"]:
+        """m."""
+        return written(self.parts)
 
     @property
     def mean(self) -> Float[Tensor, "*samples obs features"]:
@@ -66,6 +75,8 @@ class NegativeBinomial(Distribution):
     def log_prob(self, x: SparseCounts | Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs"]:
         """log p(x), in nats, summed over features."""
         x = as_sparse(x)
+        if isinstance(self.parts, Composition) and fits(self.parts, self.log_r, x):
+            return composed_log_prob(self.parts, bounded(self.log_r, -LIMIT, LIMIT), x)
         shape = torch.broadcast_shapes(self.shape, x.shape)
         m = as_rows(self.log_mean, shape)
         return _LogProb.apply(m, as_row(self.log_r, shape), repeat(x, len(m))).view(shape[:-1])
@@ -91,7 +102,7 @@ class NegativeBinomial(Distribution):
     @property
     def shape(self) -> torch.Size:
         """(*samples, obs, features), as far as the parameters tell."""
-        return torch.broadcast_shapes(self.log_mean.shape, self.log_r.shape)
+        return torch.broadcast_shapes(self.parts.shape, self.log_r.shape)
 
 
 def bounded_log_r(log_r: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

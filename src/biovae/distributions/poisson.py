@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from biovae.batch import SparseCounts
+from biovae.distributions.composition import Composition, written
 from biovae.distributions.distribution import Distribution
 from biovae.distributions.sparse import add, as_rows, as_sparse, clear, repeat, take, wide
 from biovae.noise import Noise
@@ -31,11 +32,11 @@ class Poisson(Distribution):
     m is kept below 30; a gradient passes through the bound, so that a network beyond it can come back.
 
     Args:
-        log_mean: m.
+        log_mean: m, or its parts.
     """
 
-    def __init__(self, log_mean: Float[Tensor, "*samples obs features"]) -> None:
-        self.log_mean = log_mean
+    def __init__(self, log_mean: Float[Tensor, "*samples obs features"] | Composition) -> None:
+        self.log_mean = written(log_mean)
 
     @property
     def mean(self) -> Float[Tensor, "*samples obs features"]:

@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from biovae.batch import SparseCounts
+from biovae.distributions.composition import Composition
 from biovae.distributions.distribution import Distribution
 from biovae.distributions.negative_binomial import NegativeBinomial, NonZeros, bounded_log_r, nonzeros
 from biovae.distributions.sparse import add, as_row, as_rows, as_sparse, clear, repeat, take, wide
@@ -34,14 +35,14 @@ class ZeroInflatedNegativeBinomial(Distribution):
     """x = 0 with probability sigmoid(g), else x ~ NB(mean, r).
 
     Args:
-        log_mean: m.
+        log_mean: m, or its parts.
         log_r: Whatever broadcasts to m, kept within +-60.
         gate_logits: g, whatever broadcasts to m.
     """
 
     def __init__(
         self,
-        log_mean: Float[Tensor, "*samples obs features"],
+        log_mean: Float[Tensor, "*samples obs features"] | Composition,
         log_r: Float[Tensor, "..."],
         gate_logits: Float[Tensor, "..."],
     ) -> None:

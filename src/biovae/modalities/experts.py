@@ -73,7 +73,7 @@ class ModalityNetwork(nn.Module):
 
     def encode(
         self,
-        features: Float[Tensor, "obs features"],
+        features: SparseCounts | Float[Tensor, "obs features"],
         c: Tensor,
         noise: Noise | None = None,
         present: Tensor | None = None,

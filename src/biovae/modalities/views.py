@@ -1,8 +1,8 @@
-"""Views: how an encoder sees the values of a modality, dense and well scaled.
+"""Views: how an encoder sees the values of a modality, well scaled.
 
     x         values of one minibatch          sparse counts, or (obs, features)
     exposure  total counts of each row         (obs, 1), None for data that have none
-    y         what the encoder reads           (obs, features)
+    y         what the encoder reads           sparse where x is, or (obs, features)
 
 While training a view blurs what it shows: counts lose molecules, real numbers gain noise. The likelihood still scores
 all of x, so that z must hold what can be told from a worse measurement of the same observation, and not its noise. At
@@ -20,6 +20,7 @@ from pydantic import Field, SerializeAsAny
 from torch import Tensor, nn
 
 from biovae.batch import SparseCounts
+from biovae.kernels import kernel_fits, run_kernel
 from biovae.likelihoods import SCALE
 from biovae.noise import Noise
 from biovae.recipe import Recipe, tagged
@@ -33,8 +34,8 @@ class ViewModule(nn.Module, ABC):
     """From values to what an encoder reads."""
 
     @abstractmethod
-    def forward(self, x: Any, exposure: Any, noise: Noise | None = None) -> Tensor:
-        """Dense features, (obs, features); with noise as in training, without it as at prediction."""
+    def forward(self, x: Any, exposure: Any, noise: Noise | None = None) -> SparseCounts | Tensor:
+        """The features, (obs, features); with noise as in training, without it as at prediction."""
 
     @abstractmethod
     def start(self, x: Any, present: Tensor | None) -> None:
@@ -42,7 +43,7 @@ class ViewModule(nn.Module, ABC):
 
 
 class View(Recipe, ABC):
-    """How an encoder sees x: a map from values to dense, well-scaled features."""
+    """How an encoder sees x: a map from values to well-scaled features."""
 
     @abstractmethod
     def build(self, features: int, *, alone: bool = True) -> ViewModule:
@@ -100,16 +101,14 @@ class _CountsView(ViewModule):
         super().__init__()
         self.recipe = recipe
 
-    def forward(
-        self, x: SparseCounts, exposure: Tensor | None, noise: Noise | None = None
-    ) -> Float[Tensor, "obs features"]:
+    def forward(self, x: SparseCounts, exposure: Tensor | None, noise: Noise | None = None) -> SparseCounts:
         kept = torch.ones(x.shape[0], device=x.value.device)
         if noise is not None and self.recipe.thin < 1:
             kept = self.recipe.thin + (1 - self.recipe.thin) * noise.uniform(x.shape[0])
             x = thinned(x, kept, noise)
         if self.recipe.raw or exposure is None:
-            return x.dense(self.recipe.transform(x.value))
-        return x.dense(self.recipe.transform(x.value * (SCALE / (exposure[:, 0] * kept))[x.row]))
+            return x._replace(value=self.recipe.transform(x.value))
+        return x._replace(value=self.recipe.transform(x.value * (SCALE / (exposure[:, 0] * kept))[x.row]))
 
     def start(self, x: SparseCounts, present: Tensor | None) -> None:
         """Nothing to learn."""
@@ -117,6 +116,10 @@ class _CountsView(ViewModule):
 
 def thinned(x: SparseCounts, kept: Float[Tensor, "obs"], noise: Noise) -> SparseCounts:
     """Each molecule of an observation stays with probability `kept`; what is not whole is scaled."""
+    if kernel_fits(x.value, kept):
+        from biovae.kernels.rows import thin
+
+        return x._replace(value=torch.from_numpy(run_kernel(thin, x.row, x.value, kept, noise.uniform(len(x.value)))))
     share, whole = kept[x.row], x.value.floor()
     small = whole.clamp(max=TABLED - 1)
     below = _binomial_cdf(kept).index_select(0, x.row * TABLED + small.long())

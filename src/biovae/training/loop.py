@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from biovae.batch import Batch, Observations
 from biovae.errors import TrainingDiverged
@@ -117,6 +117,7 @@ class Trainer:
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self._shuffled: tuple[int, tuple[Tensor, ...]] | None = None
+        self.parameters = list(network.parameters())
         self.buffers = [b for b in network.buffers() if b.is_floating_point()]
 
     @property
@@ -178,18 +179,27 @@ class Trainer:
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
 
     def _step(self, batch: Batch) -> None:
-        p, network = self.progress, self.network.train()
+        p, network = self.progress, self.network
+        if not network.training:
+            network.train()
         kept = [b.clone() for b in self.buffers]
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.rate * self.schedule.rate(p.step)
         noise, objective = self.noise.at(p.epoch + 1, p.step_in_epoch + 1), self.objective
         self.optimiser.zero_grad()
-        terms = network.terms(batch, noise, samples=objective.samples, train=True, doubly=objective.doubly)
+        terms = network.terms(
+            batch,
+            noise,
+            samples=objective.samples,
+            train=True,
+            doubly=objective.doubly,
+            densities=objective.densities,
+        )
         loss = -objective(terms, self.beta * self.schedule.share(p.step)).mean()
         if terms.lesson is not None:
             loss = loss + terms.lesson.mean()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), self.settings.clip * math.sqrt(len(batch)))
+        norm = _clip(self.parameters, self.settings.clip * math.sqrt(len(batch)))
         if torch.isfinite(norm + loss):
             self.optimiser.step()
             p.bad = 0
@@ -232,6 +242,14 @@ class Trainer:
             self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
 
+def _clip(parameters: list[nn.Parameter], limit: float) -> Tensor:
+    """Scale the gradient down to the limit, and say how large it was; nothing is touched where it is smaller."""
+    norm = torch.nn.utils.get_total_norm([w.grad for w in parameters if w.grad is not None])
+    if norm > limit:
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return norm
+
+
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
@@ -252,7 +270,7 @@ def evaluate(
     network.eval()
     sums = torch.zeros(3, dtype=torch.float64)
     for i, part in enumerate(rows.split(batch_size)):
-        t = network.terms(observations.batch(part), noise.at(-1, i))
+        t = network.terms(observations.batch(part), noise.at(-1, i), densities=False)
         kl = t.kl_by_group.sum(-1)
         reconstruction = (t.log_px - t.library).mean(0)
         sums += torch.stack([(reconstruction - kl).sum(), reconstruction.sum(), kl.sum()]).double().cpu()

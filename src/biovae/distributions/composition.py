@@ -1,0 +1,44 @@
+"""A mean that is given by its parts: counts per observation, and how they are shared out among the features.
+
+    logits      (*samples, obs, features)
+    exposure    (*samples, obs, 1)
+    log mean    log exposure + log softmax(logits), or log exposure + logits where the features are not shares
+
+Kept apart so that a likelihood may take softmax, score and gradient in one pass over its rows.
+"""
+
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Composition:
+    """Means as shares of an exposure.
+
+    Args:
+        logits: One per feature.
+        exposure: Total of each row.
+        share: Whether the means of a row sum to its exposure; else each is exposure times exp(logit).
+    """
+
+    def __init__(
+        self, logits: Float[Tensor, "*samples obs features"], exposure: Float[Tensor, "... 1"], *, share: bool = True
+    ) -> None:
+        self.logits, self.exposure, self.share = logits, exposure, share
+
+    @property
+    def shape(self) -> torch.Size:
+        """(*samples, obs, features)."""
+        return torch.broadcast_shapes(self.logits.shape, self.exposure.shape)
+
+    @cached_property
+    def log_mean(self) -> Float[Tensor, "*samples obs features"]:
+        """Written out."""
+        return self.exposure.log() + (self.logits.log_softmax(-1) if self.share else self.logits)
+
+
+def written(log_mean: Float[Tensor, "..."] | Composition) -> Float[Tensor, "..."]:
+    """A log mean written out, whichever way it was given."""
+    return log_mean.log_mean if isinstance(log_mean, Composition) else log_mean

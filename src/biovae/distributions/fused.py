@@ -1,0 +1,56 @@
+"""The negative binomial of a composition in one pass: softmax, score and gradients while a row is in the cache."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from biovae.batch import SparseCounts
+from biovae.distributions.composition import Composition
+from biovae.kernels import kernel_fits, run_kernel
+
+
+def fits(mean: Composition, log_r: Float[Tensor, "..."], x: SparseCounts) -> bool:
+    """Whether the kernel can score x: single precision on a CPU, logits of every entry, one dispersion per feature."""
+    whole = mean.logits.shape[-2:] == x.shape and mean.exposure.dim() <= mean.logits.dim()
+    per_feature = log_r.numel() == log_r.shape[-1] == x.shape[1]
+    return whole and per_feature and kernel_fits(mean.logits, mean.exposure, log_r)
+
+
+def composed_log_prob(mean: Composition, log_r: Float[Tensor, "..."], x: SparseCounts) -> Float[Tensor, "*samples obs"]:
+    """log p(x), summed over features; log_r within the bounds of `NegativeBinomial`."""
+    rows = mean.logits.shape[:-1]
+    exposure = mean.exposure.expand(*rows, 1).reshape(-1)
+    logits = mean.logits.reshape(-1, x.shape[1]).contiguous()
+    return _LogProb.apply(logits, exposure, log_r.reshape(-1), (x, mean.share)).view(rows)
+
+
+class _LogProb(torch.autograd.Function):
+    """Gradients are finished in forward, but for the weight of each row."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, exposure: Tensor, log_r: Tensor, scored: tuple[SparseCounts, bool]) -> Tensor:
+        from biovae.kernels.counts import negative_binomial
+
+        x, share = scored
+        slopes = any(ctx.needs_input_grad)
+        entries = (x.row.numpy(), x.column.numpy(), x.value.numpy())
+        found = run_kernel(negative_binomial, logits, exposure, log_r, entries, x.shape[0], share, slopes)
+        log_p, in_logits, in_log_r, in_log_exposure = (torch.from_numpy(part) for part in found)
+        if slopes:
+            ctx.save_for_backward(in_logits, in_log_r, in_log_exposure / exposure)
+        return log_p.to(logits.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        in_logits, in_log_r, in_exposure = ctx.saved_tensors
+        need_logits, need_exposure, need_log_r = ctx.needs_input_grad[:3]
+        return (
+            in_logits * grad.unsqueeze(-1) if need_logits else None,
+            in_exposure * grad if need_exposure else None,
+            grad @ in_log_r if need_log_r else None,
+            None,
+        )

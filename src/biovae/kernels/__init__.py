@@ -1,0 +1,65 @@
+"""Kernels: the few loops that set the speed of training on a CPU, compiled by numba. Arrays in, arrays out.
+
+Each has a plain torch form beside it, one floor up, which is the reference that tests hold it to and what runs on other
+devices, in other precisions, and where numba is not installed. Compiled once per installation, then read from a cache.
+Rows are shared out among as many threads as torch uses; a result does not depend on how many there are.
+"""
+
+import importlib.util
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_ONE_AT_A_TIME = threading.Lock()  # numba's simplest threading layer, the one left on some systems, allows no more
+_wanted = True
+
+
+@cache
+def installed() -> bool:
+    """Whether numba is there."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def kernel_fits(*tensors: Tensor) -> bool:
+    """Whether the kernels can work on these: single precision, in the memory of the CPU."""
+    return _wanted and installed() and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Inside, the plain torch forms run."""
+    global _wanted
+    before, _wanted = _wanted, False
+    try:
+        yield
+    finally:
+        _wanted = before
+
+
+def run_kernel(kernel: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a compiled loop on the memory of tensors, with torch's number of threads."""
+    arrays = [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
+    with _ONE_AT_A_TIME:
+        _share_threads(torch.get_num_threads())
+        return kernel(*arrays)
+
+
+def _share_threads(number: int) -> None:
+    """Give numba as many threads as torch has; numba's start must not change torch's."""
+    import numba
+
+    numba.set_num_threads(min(number, _most_threads()))
+    if torch.get_num_threads() != number:
+        torch.set_num_threads(number)
+
+
+@cache
+def _most_threads() -> int:
+    import numba
+
+    return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]

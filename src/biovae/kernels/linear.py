@@ -1,0 +1,43 @@
+"""A linear map of a sparse minibatch: only the weights of what is there are read, and written in the backward pass.
+
+y   entries (row, column, value) in row order        w  weights      (features, width), rows contiguous
+h   y w + b, (obs, width)
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from biovae.kernels.rows import starts
+
+LANES = 16  # floats of a cache line: no two threads write to the same
+
+
+@njit(cache=True, parallel=True, error_model="numpy", fastmath={"contract"})
+def forward(row, column, value, w, b, obs):
+    """y w + b."""
+    h, pointers = np.empty((obs, w.shape[1]), np.float32), starts(row, obs)
+    for i in prange(obs):
+        out = h[i]
+        out[:] = b
+        for k in range(pointers[i], pointers[i + 1]):
+            weights, v = w[column[k]], value[k]
+            for j in range(out.size):
+                out[j] += v * weights[j]
+    return h
+
+
+@njit(cache=True, parallel=True, error_model="numpy", fastmath={"contract"})
+def weight_gradient(row, column, value, grad, features, parts):
+    """y' grad, (features, width); each thread has columns of its own."""
+    width = grad.shape[1]
+    out = np.empty((features, width), np.float32)
+    share = LANES * ((width + LANES * parts - 1) // (LANES * parts))
+    for part in prange(parts):
+        low, high = min(part * share, width), min((part + 1) * share, width)
+        for f in range(features):
+            out[f][low:high] = 0
+        for k in range(row.size):
+            to, g, v = out[column[k]][low:high], grad[row[k]][low:high], value[k]
+            for j in range(to.size):
+                to[j] += v * g[j]
+    return out

@@ -1,0 +1,178 @@
+"""Compiled loops against their plain torch forms, exact laws, and formulas in double precision."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.stats
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import softplus
+
+from biovae.batch import SparseCounts, SparseMatrix
+from biovae.distributions import Composition, NegativeBinomial
+from biovae.kernels import kernel_fits, run_kernel, without_kernels
+from biovae.kernels.counts import exp, log1p, negative_binomial
+from biovae.kernels.rows import thin
+from biovae.nn import FirstLinear, linear
+from biovae.noise import Noise
+
+OBS, FEATURES = 24, 70
+
+
+def counts(seed: int, density: float = 0.2) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    x = rng.negative_binomial(0.4, 0.05, size=(OBS, FEATURES)) * (rng.random((OBS, FEATURES)) < density)
+    return torch.from_numpy(x.astype(np.float32))
+
+
+def exact(logits, exposure, log_r, x, share):
+    m = exposure.log() + (logits.log_softmax(-1) if share else logits)
+    r, sp = log_r.exp(), softplus(m - log_r, threshold=40)
+    return (torch.lgamma(x + r) - torch.lgamma(r) - torch.lgamma(x + 1) + x * (m - log_r - sp) - r * sp).sum(-1)
+
+
+@given(st.integers(0, 10_000), st.floats(0.1, 6), st.floats(0, 4), st.booleans(), st.sampled_from([(), (2,)]))
+def test_negative_binomial_and_its_gradients(seed, spread, dispersion, share, samples):
+    noise, x = Noise(seed), counts(seed)
+    x[0, 0], x[1, 1], x[2] = 12_345, 2.5, 0
+    logits, log_r = (
+        spread * noise.normal(*samples, OBS, FEATURES) - 3 * (not share),
+        dispersion * noise.normal(FEATURES),
+    )
+    exposure, weight = 100 + 5_000 * noise.uniform(OBS, 1), 0.5 + noise.uniform(OBS)
+    found, expected = [], []
+    for out, kind in ((found, torch.float32), (expected, torch.float64)):
+        parts = [part.to(kind).clone().detach().requires_grad_() for part in (logits, exposure, log_r)]
+        if kind == torch.float32:
+            log_p = NegativeBinomial(Composition(*parts[:2], share=share), parts[2]).log_prob(
+                SparseCounts.from_dense(x)
+            )
+        else:
+            log_p = exact(*parts, x.to(kind), share)
+        (log_p * weight).sum().backward()
+        out += [log_p.detach(), *(part.grad for part in parts)]
+    for mine, truth in zip(found, expected, strict=True):
+        error = (mine.double() - truth).abs().max()
+        assert error < 3e-6 * (1 + truth.abs().max()), (error, truth.abs().max())
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_the_plain_form_agrees_and_scores_alone(share):
+    noise, x = Noise(1), SparseCounts.from_dense(counts(1))
+    p = NegativeBinomial(
+        Composition(noise.normal(OBS, FEATURES), 1 + 100 * noise.uniform(OBS, 1), share=share), noise.normal(FEATURES)
+    )
+    scored = p.log_prob(x)
+    with without_kernels():
+        assert not kernel_fits()
+        plain = p.log_prob(x)
+    torch.testing.assert_close(scored, plain, rtol=1e-5, atol=1e-4)
+    assert not (scored == plain).all(), "the two forms round differently; both runs took the same one"
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_seen(poison):
+    logits = Noise(2).normal(OBS, FEATURES)
+    logits[3, 5] = poison
+    x = counts(2)
+    x[3, 5] = 1
+    log_p = NegativeBinomial(Composition(logits, torch.ones(OBS, 1)), torch.zeros(FEATURES)).log_prob(x)
+    others = torch.arange(OBS) != 3
+    assert not log_p[3].isfinite()
+    assert log_p[others].isfinite().all()
+
+
+def test_exp_and_log1p_to_single_precision():
+    x = np.linspace(-87, 88, 20_001, dtype=np.float32)
+    np.testing.assert_allclose([exp(v) for v in x], np.exp(x.astype(np.float64)), rtol=3e-7)
+    u = np.geomspace(1e-30, 1e37, 20_001).astype(np.float32)
+    np.testing.assert_allclose([log1p(v) for v in u], np.log1p(u.astype(np.float64)), rtol=3e-7)
+
+
+def test_no_rows_and_no_entries():
+    empty = SparseCounts.from_dense(torch.zeros(3, 4))
+    p = NegativeBinomial(Composition(torch.zeros(3, 4), torch.full((3, 1), 4.0)), torch.zeros(4))
+    torch.testing.assert_close(p.log_prob(empty), torch.full((3,), -4 * np.log(2.0)))
+    none = Composition(torch.zeros(0, 4), torch.ones(0, 1))
+    assert NegativeBinomial(none, torch.zeros(4)).log_prob(torch.zeros(0, 4)).shape == (0,)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 16, 17, 40, 2_047, 2_048, 200_000])
+@pytest.mark.parametrize("p", [0.2, 0.5, 0.97, 1.0])
+def test_thinning_has_the_binomial_law(n, p):
+    draws, rng = 20_000, np.random.default_rng(n)
+    row, value = np.zeros(draws, np.int64), np.full(draws, n, np.float32)
+    stays = thin(row, value, np.array([p], np.float32), rng.random(draws, dtype=np.float32))
+    assert (stays == stays.round()).all()
+    assert 0 <= stays.min() <= stays.max() <= n
+    if n == 0 or p == 1:
+        assert (stays == n).all()
+        return
+    # Whole numbers spread over their unit interval: then the law is continuous, and Kolmogorov's test exact.
+    at = stays + rng.random(draws)
+    law = scipy.stats.binom(n, np.float64(np.float32(p)))
+    assert (
+        scipy.stats.kstest(at, lambda v: law.cdf(np.floor(v) - 1) + (v - np.floor(v)) * law.pmf(np.floor(v))).pvalue
+        > 1e-4
+    )
+
+
+def test_thinning_scales_what_is_not_whole():
+    stays = thin(
+        np.zeros(2, np.int64), np.array([0.5, 0], np.float32), np.array([0.4], np.float32), np.zeros(2, np.float32)
+    )
+    np.testing.assert_allclose(stays, [0.2, 0])
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32, np.int64])
+@pytest.mark.parametrize("width", [70, 40_000])
+def test_gathered_rows_are_the_rows(kind, width):
+    x = scipy.sparse.random(50, width, 0.1, format="csr", random_state=0)
+    x.data = np.ceil(x.data * 40_000).astype(kind) if kind != np.float32 else x.data.astype(kind)
+    matrix, index = SparseMatrix.from_scipy(x), torch.tensor([3, 3, 0, 49])
+    gathered = matrix.rows(index)
+    np.testing.assert_array_equal(gathered.dense(), x[index.numpy()].toarray().astype(np.float32))
+    with without_kernels():
+        for mine, plain in zip(gathered, matrix.rows(index), strict=True):
+            assert mine == plain if isinstance(mine, tuple) else torch.equal(mine, plain)
+    assert matrix.rows(index[:0]).shape == (0, width)
+
+
+@pytest.mark.parametrize("width", [1, 16, 100])
+def test_sparse_linear_is_linear(width):
+    x = SparseCounts.from_dense(counts(5, density=0.1))
+    layer = FirstLinear(linear(FEATURES, width, Noise(0)))
+    grad = Noise(1).normal(OBS, width)
+    results = []
+    for run in (lambda: layer(x), lambda: layer(x.dense())):
+        layer.zero_grad()
+        h = run()
+        (h * grad).sum().backward()
+        results.append((h, layer.weight.grad, layer.bias.grad))
+    for sparse, dense in zip(*results, strict=True):
+        torch.testing.assert_close(sparse, dense, rtol=1e-5, atol=1e-4)
+
+
+def test_a_first_layer_keeps_torchs_state():
+    layer, plain = FirstLinear(linear(5, 3, Noise(0))), linear(5, 3, Noise(0))
+    assert {name: value.shape for name, value in layer.state_dict().items()} == {"weight": (3, 5), "bias": (3,)}
+    other = FirstLinear(linear(5, 3, Noise(1)))
+    other.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(other(torch.eye(5)), plain(torch.eye(5)))
+
+
+def test_the_number_of_threads_is_torchs_and_changes_nothing():
+    x, noise = SparseCounts.from_dense(counts(6)), Noise(6)
+    entries = tuple(part.numpy() for part in x[:3])
+    arguments = (noise.normal(OBS, FEATURES), torch.ones(OBS), torch.zeros(FEATURES), entries, OBS, True, True)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(run_kernel(negative_binomial, *arguments))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
