@@ -1,10 +1,13 @@
 """Views: at prediction what an encoder reads is a formula; while training, a worse measurement of the same thing."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 
-from biovae.batch import SparseCounts
+from biovae.batch import SparseCounts, dense
+from biovae.kernels import without_kernels
 from biovae.modalities.views import BESIDE, LogCounts, RootCounts, Standardised, thinned
 from biovae.noise import Noise
 
@@ -26,7 +29,7 @@ def test_counts_are_transformed_at_prediction(name, raw, counts):
     total = counts.sum(1, keepdims=True)
     expected = transform(counts if raw else counts * 1e4 / total)
     view = kind(raw=raw).build(30)
-    y = view(SparseCounts.from_dense(torch.from_numpy(counts)), torch.from_numpy(total))
+    y = dense(view(SparseCounts.from_dense(torch.from_numpy(counts)), torch.from_numpy(total)))
     np.testing.assert_allclose(y.numpy(), expected, rtol=1e-5)
 
 
@@ -34,26 +37,30 @@ def test_counts_are_transformed_at_prediction(name, raw, counts):
 def test_training_hides_molecules_and_prediction_does_not(name, counts):
     kind, _ = COUNTS[name]
     x, total = SparseCounts.from_dense(torch.from_numpy(counts)), torch.from_numpy(counts.sum(1, keepdims=True))
-    clear, blurred = kind(thin=0.1).build(30)(x, total), kind(thin=0.1).build(30)(x, total, Noise(0))
+    clear, blurred = (dense(kind(thin=0.1).build(30)(x, total, noise)) for noise in (None, Noise(0)))
     assert ((blurred > 0) <= (clear > 0)).all()
     assert (blurred == 0).sum() > (clear == 0).sum()
-    assert torch.equal(kind(thin=1).build(30)(x, total, Noise(0)), clear)
+    assert torch.equal(dense(kind(thin=1).build(30)(x, total, Noise(0))), clear)
 
 
-def test_thinning_keeps_the_share_that_was_asked_for(counts):
+@pytest.mark.parametrize("form", [nullcontext, without_kernels])
+def test_thinning_keeps_the_share_that_was_asked_for(counts, form):
     x = SparseCounts.from_dense(torch.from_numpy(counts * 100 + 0.25))
     kept = torch.linspace(0.1, 1, 40)
-    y = thinned(x, kept, Noise(0))
+    with form():
+        y = thinned(x, kept, Noise(0))
     molecules = x.total()[:, 0]
     off = (y.total()[:, 0] - kept * molecules) / (molecules * kept * (1 - kept)).sqrt().clamp(min=1)
     assert off.abs().max() < 4  # standard errors of a binomial
     assert y.total()[-1, 0] == pytest.approx(float(molecules[-1]), rel=1e-6)
 
 
-def test_depth_has_no_say_in_the_mean_of_a_thinned_share(counts):
+@pytest.mark.parametrize("form", [nullcontext, without_kernels])
+def test_depth_has_no_say_in_the_mean_of_a_thinned_share(counts, form):
     x, total = SparseCounts.from_dense(torch.from_numpy(counts * 1000)), torch.from_numpy(counts.sum(1) * 1000)
     kept = torch.full((40,), 0.3)
-    share = thinned(x, kept, Noise(1)).dense() / (total * kept)[:, None]
+    with form():
+        share = thinned(x, kept, Noise(1)).dense() / (total * kept)[:, None]
     np.testing.assert_allclose(share.mean(0), (counts / counts.sum(1, keepdims=True)).mean(0), rtol=0.03)
 
 

@@ -197,6 +197,6 @@ def plain(x: SparseMatrix | Tensor) -> scipy.sparse.csr_array | np.ndarray:
     return x.scipy() if isinstance(x, SparseMatrix) else x.cpu().numpy()
 
 
-def dense(x: SparseCounts | Tensor) -> Float[Tensor, "obs features"]:
+def dense(x: SparseCounts | Tensor) -> Float[Tensor, "... features"]:
     """A minibatch with its zeros written out."""
     return x.dense() if isinstance(x, SparseCounts) else x
