@@ -1,4 +1,4 @@
-"""Megabytes that a fit needs beyond torch and the data: python benchmarks/memory.py FILE.h5ad ..., a process each."""
+"""Megabytes that a fit needs beyond torch and the data: python -m benchmarks.memory FILE.h5ad ..., a process each."""
 
 import subprocess
 import sys

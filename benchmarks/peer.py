@@ -1,4 +1,4 @@
-"""scvi-tools' SCVI at its defaults, scored by the same importance sampler as biovae: python peer.py DATA OUT SEEDS."""
+"""scvi-tools' SCVI at its defaults, scored by the sampler that scores biovae: python -m benchmarks.peer DATA OUT SEEDS."""
 
 import os
 import sys
@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import scvi
 import torch
-from common import FILES, load
 from torch.distributions import Normal, kl_divergence
+
+from benchmarks.common import FILES, load
 
 DRAWS = 100
 
 
 @torch.no_grad()
-def score(model, adata) -> tuple[np.ndarray, np.ndarray]:
+def score(model, adata, draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray]:
     """Bound and importance-weighted bound of each cell; constants included, in float64."""
     adata = model._validate_anndata(adata)
     module = model.module.eval()
@@ -23,20 +24,20 @@ def score(model, adata) -> tuple[np.ndarray, np.ndarray]:
     for tensors in model._make_data_loader(adata=adata, batch_size=64):
         inference = module.inference(**module._get_inference_input(tensors))
         q, x = inference["qz"], tensors["X"].double()
-        z = q.sample((DRAWS,))
+        z = q.sample((draws,))
         cells = len(x)
         generative = module.generative(
-            z=z.reshape(DRAWS * cells, -1),
-            library=inference["library"].repeat(DRAWS, 1),
-            batch_index=tensors["batch"].repeat(DRAWS, 1),
+            z=z.reshape(draws * cells, -1),
+            library=inference["library"].repeat(draws, 1),
+            batch_index=tensors["batch"].repeat(draws, 1),
         )
-        r, mean = generative["px"].theta.double(), generative["px"].mu.double().reshape(DRAWS, cells, -1)
-        r = r if r.dim() == 1 else r.reshape(DRAWS, cells, -1)
+        r, mean = generative["px"].theta.double(), generative["px"].mu.double().reshape(draws, cells, -1)
+        r = r if r.dim() == 1 else r.reshape(draws, cells, -1)
         log_p = torch.lgamma(x + r) - torch.lgamma(r) - torch.lgamma(x + 1) + r * (r.log() - (r + mean).log())
         log_p = (log_p + torch.xlogy(x, mean / (r + mean))).sum(-1)
         bounds.append((log_p.mean(0) - kl_divergence(q, Normal(0.0, 1.0)).sum(-1)).numpy())
         weight = log_p + Normal(0.0, 1.0).log_prob(z).sum(-1) - q.log_prob(z).sum(-1)
-        weighted.append((torch.logsumexp(weight, 0) - np.log(DRAWS)).numpy())
+        weighted.append((torch.logsumexp(weight, 0) - np.log(draws)).numpy())
     return np.concatenate(bounds), np.concatenate(weighted)
 
 

@@ -1,4 +1,4 @@
-"""biovae at its defaults on the same cells, and the table beside SCVI: python quality.py DATA OUT SEEDS."""
+"""biovae at its defaults on the same cells, and the table beside SCVI: python -m benchmarks.quality DATA OUT SEEDS."""
 
 import os
 import sys
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import FILES, load
 
 import biovae as bv
+from benchmarks.common import FILES, load
 from biovae.analysis import label_hits, log_normalise, pca
 
 

@@ -1,4 +1,4 @@
-"""Training cells per second at batch 128: python benchmarks/throughput.py DATA [biovae|scvi], alternate the two.
+"""Training cells per second at batch 128: python -m benchmarks.throughput DATA [biovae|scvi], alternate the two.
 
 Ten epochs over the files that have a name below, 2,000 genes, all threads, seeds 0 to 2. Where both packages are
 installed both run, in turns; else the one that is there. Evaluations during training count as training time.
@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 
-from common import load
+from benchmarks.common import load
 
 NAMES = ("pbmc3k_hvg2000", "pbmc_facs")
 EPOCHS, BATCH = 10, 128

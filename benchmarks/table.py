@@ -1,0 +1,77 @@
+"""The race as one table and one picture."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from benchmarks.race import crossing
+
+COLOURS = {"biovae": "#0072B2", "scvi": "#D55E00", "scvi_tuned": "#E69F00"}
+NAMES = {"biovae": "biovae", "scvi": "SCVI, defaults", "scvi_tuned": "SCVI, batch 1,024"}
+
+
+def ratios(out: Path, name: str, seed: int) -> dict[str, float]:
+    """Seconds and how many times faster, of one file and seed."""
+    run = {who: np.load(out / f"{who}_{name}_{seed}.npz") for who in COLOURS}
+    target, best = float(run["scvi"]["bound"]), run["scvi_tuned"]["curve"][:, 1].max()
+    mine = crossing(run["biovae"], target)
+    return {
+        "scvi bound": target,
+        "scvi seconds": float(run["scvi"]["seconds"]),
+        "biovae bound": float(run["biovae"]["bound"]),
+        "biovae seconds": float(run["biovae"]["seconds"]),
+        "to bound": mine,
+        "whole": float(run["scvi"]["seconds"]) / mine,
+        "crossing": crossing(run["scvi"], target) / mine,
+        "tuned bound": float(best),
+        "tuned": crossing(run["scvi_tuned"], best) / crossing(run["biovae"], best),
+        "floor": float(run["biovae"]["floor"]),
+    }
+
+
+def table(out: Path, names: list[str], seeds: list[int]) -> str:
+    """Medians over seeds, their range in brackets."""
+    lines = [
+        "| file | SCVI: nats, s | biovae: nats, s | s to SCVI's bound | (a) whole run | (b) first crossing "
+        "| SCVI tuned: nats | times faster | PCA, s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        found = [ratios(out, name, seed) for seed in seeds]
+        at = {key: np.array([each[key] for each in found]) for key in found[0]}
+        middle = {key: np.median(values) for key, values in at.items()}
+        times = {
+            key: f"{middle[key]:.0f} ({at[key].min():.0f} to {at[key].max():.0f})"
+            for key in ("whole", "crossing", "tuned")
+        }
+        lines.append(
+            f"| {name} | {middle['scvi bound']:.1f}, {middle['scvi seconds']:.0f} "
+            f"| {middle['biovae bound']:.1f}, {middle['biovae seconds']:.1f} | {middle['to bound']:.1f} "
+            f"| {times['whole']} | {times['crossing']} | {middle['tuned bound']:.1f} | {times['tuned']} "
+            f"| {middle['floor']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(out: Path, names: list[str], seeds: list[int]) -> None:
+    """Held-out bound against seconds, one panel per file, every seed a line: OUT/bound_against_seconds.png."""
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.2 * columns, 2.6 * rows), squeeze=False, layout="constrained")
+    for name, axis in zip(names, axes.flat, strict=False):
+        ends = []
+        for who, colour in COLOURS.items():
+            for seed in seeds:
+                seconds, bound = np.load(out / f"{who}_{name}_{seed}.npz")["curve"].T
+                axis.plot(seconds, bound, color=colour, lw=1.2, label=NAMES[who] if seed == seeds[0] else None)
+                ends += [bound[-1], np.quantile(bound, 0.2)]
+        axis.set(xscale="log", title=name, ylim=(min(ends), max(ends) + 0.05 * np.ptp(ends)))
+        axis.title.set_fontsize(8)
+        axis.tick_params(labelsize=7)
+    for axis in axes.flat[len(names) :]:
+        axis.axis("off")
+    axes[0, 0].legend(frameon=False, fontsize=7)
+    figure.supxlabel("seconds", fontsize=9)
+    figure.supylabel("held-out bound, nats per cell", fontsize=9)
+    figure.savefig(out / "bound_against_seconds.png", dpi=150)
