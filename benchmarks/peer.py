@@ -1,4 +1,4 @@
-"""scvi-tools' SCVI at its defaults, scored by the sampler that scores biovae: python -m benchmarks.peer DATA OUT SEEDS."""
+"""SCVI at its defaults, scored by the sampler that scores biovae: python -m benchmarks.peer DATA OUT SEEDS."""
 
 import os
 import sys

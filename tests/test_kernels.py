@@ -1,5 +1,8 @@
 """Compiled loops against their plain torch forms, exact laws, and formulas in double precision."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import softplus
 
 from biovae.batch import SparseCounts, SparseMatrix
-from biovae.distributions import Composition, NegativeBinomial
+from biovae.distributions import Composition, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from biovae.kernels import kernel_fits, run_kernel, without_kernels
 from biovae.kernels.counts import exp, log1p, negative_binomial
 from biovae.kernels.rows import thin
@@ -26,30 +29,49 @@ def counts(seed: int, density: float = 0.2) -> torch.Tensor:
     return torch.from_numpy(x.astype(np.float32))
 
 
-def exact(logits, exposure, log_r, x, share):
-    m = exposure.log() + (logits.log_softmax(-1) if share else logits)
-    r, sp = log_r.exp(), softplus(m - log_r, threshold=40)
-    return (torch.lgamma(x + r) - torch.lgamma(r) - torch.lgamma(x + 1) + x * (m - log_r - sp) - r * sp).sum(-1)
+def log_mean(logits, exposure, share):
+    return exposure.log() + (logits.log_softmax(-1) if share else logits)
 
 
+def exact_negative_binomial(x, share, logits, exposure, log_r):
+    m, r = log_mean(logits, exposure, share), log_r.exp()
+    sp = softplus(m - log_r, threshold=40)
+    return torch.lgamma(x + r) - torch.lgamma(r) - torch.lgamma(x + 1) + x * (m - log_r - sp) - r * sp
+
+
+def exact_zero_inflated(x, share, logits, exposure, log_r, gate):
+    log_p = exact_negative_binomial(x, share, logits, exposure, log_r)
+    return torch.where(x > 0, log_p, torch.logaddexp(gate, log_p)) - softplus(gate, threshold=40)
+
+
+def exact_poisson(x, share, logits, exposure):
+    m = log_mean(logits, exposure, share)
+    return x * m - m.exp() - torch.lgamma(x + 1)
+
+
+EXACT = {
+    NegativeBinomial: exact_negative_binomial,
+    ZeroInflatedNegativeBinomial: exact_zero_inflated,
+    Poisson: exact_poisson,
+}
+
+
+@pytest.mark.parametrize("kind", EXACT)
 @given(st.integers(0, 10_000), st.floats(0.1, 6), st.floats(0, 4), st.booleans(), st.sampled_from([(), (2,)]))
-def test_negative_binomial_and_its_gradients(seed, spread, dispersion, share, samples):
+def test_scores_and_gradients_of_a_composition(kind, seed, spread, dispersion, share, samples):
     noise, x = Noise(seed), counts(seed)
     x[0, 0], x[1, 1], x[2] = 12_345, 2.5, 0
-    logits, log_r = (
-        spread * noise.normal(*samples, OBS, FEATURES) - 3 * (not share),
-        dispersion * noise.normal(FEATURES),
-    )
+    logits, gate = (spread * noise.normal(*samples, OBS, FEATURES) - 3 * (not share) for _ in range(2))
     exposure, weight = 100 + 5_000 * noise.uniform(OBS, 1), 0.5 + noise.uniform(OBS)
+    others = {NegativeBinomial: 1, ZeroInflatedNegativeBinomial: 2, Poisson: 0}[kind]
+    inputs = (logits, exposure, *(dispersion * noise.normal(FEATURES), gate)[:others])
     found, expected = [], []
-    for out, kind in ((found, torch.float32), (expected, torch.float64)):
-        parts = [part.to(kind).clone().detach().requires_grad_() for part in (logits, exposure, log_r)]
-        if kind == torch.float32:
-            log_p = NegativeBinomial(Composition(*parts[:2], share=share), parts[2]).log_prob(
-                SparseCounts.from_dense(x)
-            )
+    for out, precision in ((found, torch.float32), (expected, torch.float64)):
+        parts = [part.to(precision).clone().detach().requires_grad_() for part in inputs]
+        if precision == torch.float32:
+            log_p = kind(Composition(*parts[:2], share=share), *parts[2:]).log_prob(SparseCounts.from_dense(x))
         else:
-            log_p = exact(*parts, x.to(kind), share)
+            log_p = EXACT[kind](x.to(precision), share, *parts).sum(-1)
         (log_p * weight).sum().backward()
         out += [log_p.detach(), *(part.grad for part in parts)]
     for mine, truth in zip(found, expected, strict=True):
@@ -176,3 +198,25 @@ def test_the_number_of_threads_is_torchs_and_changes_nothing():
         torch.set_num_threads(before)
     for one, two in zip(*found, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("missing", ["numba", "a place to keep what was compiled"])
+def test_without_numba_or_a_cache_it_works_and_says_so(missing):
+    code = {
+        "numba": "import sys; sys.modules['numba'] = None",
+        "a place to keep what was compiled": "import numba.core.caching as c; c.CacheImpl._locator_classes = []",
+    }[missing]
+    script = f"""
+import warnings
+{code}
+import torch
+from biovae.batch import SparseCounts
+from biovae.distributions import Composition, NegativeBinomial
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    p = NegativeBinomial(Composition(torch.zeros(2, 3), torch.full((2, 1), 3.0)), torch.zeros(3))
+    print(float(p.log_prob(SparseCounts.from_dense(torch.zeros(2, 3))).sum()), *(w.message for w in caught))
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert float(out.split()[0]) == pytest.approx(-6 * np.log(2))
+    assert ("expected numba" in out) == (missing == "numba")

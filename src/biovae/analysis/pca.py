@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float
 
 from biovae.errors import InputError
 
+ROWS = 4096  # squared at once
+
 
 @dataclass(frozen=True)
 class PCA:
@@ -60,37 +62,50 @@ def pca(
         InputError: Fewer than two training observations.
     """
     x = scipy.sparse.csr_array(x) if scipy.sparse.issparse(x) else np.asarray(x, dtype=np.float64)
-    fitted: Any = x if train is None else x[np.flatnonzero(train)]
-    if fitted.shape[0] < 2 or components < 1:
+    fitted = np.ones(x.shape[0]) if train is None else np.asarray(train, dtype=np.float64)
+    number = int(fitted.sum())
+    if number < 2 or components < 1:
         raise InputError(
-            f"expected 2 training observations and 1 component at least, found {fitted.shape[0]} and {components}: "
+            f"expected 2 training observations and 1 component at least, found {number} and {components}: "
             "fit to more data."
         )
-    mean = np.asarray(fitted.mean(0)).ravel()
-    most = min(fitted.shape[0] - 1, fitted.shape[1])
-    deviation, loadings = _right_vectors(fitted, mean, min(components, most), seed)
+    mean = np.asarray(x.T @ fitted).ravel() / number
+    most = min(number - 1, x.shape[1])
+    deviation, loadings = _right_vectors(x, mean, fitted, min(components, most), seed)
     loadings = loadings * np.where(loadings[np.abs(loadings).argmax(0), np.arange(loadings.shape[1])] < 0, -1, 1)
-    squares = fitted.multiply(fitted).sum() if scipy.sparse.issparse(fitted) else (fitted**2).sum()
-    total = squares - fitted.shape[0] * (mean**2).sum()
+    total = _squares(x, fitted) - number * (mean**2).sum()
     scores = np.asarray(x @ loadings) - mean @ loadings
     return PCA(scores, loadings, mean, deviation**2 / total if total > 0 else np.zeros(len(deviation)))
 
 
+def _squares(x: Any, fitted: Float[np.ndarray, "obs"]) -> float:
+    """Sum of squares over the fitted observations."""
+    if not scipy.sparse.issparse(x):
+        return float(fitted @ np.einsum("ij,ij->i", x, x))
+    blocks = (slice(start, start + ROWS) for start in range(0, x.shape[0], ROWS))
+    return float(sum(fitted[block] @ np.asarray(x[block].power(2).sum(1)).ravel() for block in blocks))
+
+
 def _right_vectors(
-    x: Any, mean: np.ndarray, components: int, seed: int
+    x: Any, mean: np.ndarray, fitted: Float[np.ndarray, "obs"], components: int, seed: int
 ) -> tuple[Float[np.ndarray, "components"], Float[np.ndarray, "features components"]]:
-    """Largest singular values of x - mean, and right vectors; written out only where a side is that short."""
-    if components >= min(x.shape) - 1:
-        dense = x.toarray() if scipy.sparse.issparse(x) else x
+    """Largest singular values and right vectors of (x - mean) with the rows that are not fitted set to 0.
+
+    Such rows change neither, and leaving them in place saves a copy of the data. Written out only where one side is
+    short.
+    """
+    if components >= min(int(fitted.sum()), x.shape[1]) - 1:
+        rows = x[np.flatnonzero(fitted)]
+        dense = rows.toarray() if scipy.sparse.issparse(rows) else rows
         _, value, right = np.linalg.svd(dense - mean, full_matrices=False)
         return value[:components], right[:components].T
-    ones = np.ones(x.shape[0])
+    weight = fitted[:, None]
     centred = scipy.sparse.linalg.LinearOperator(
         x.shape,
-        matvec=lambda v: x @ v.ravel() - ones * (mean @ v.ravel()),
-        rmatvec=lambda u: x.T @ u.ravel() - mean * u.sum(),
-        matmat=lambda v: x @ v - np.outer(ones, mean @ v),
-        rmatmat=lambda u: x.T @ u - np.outer(mean, u.sum(0)),
+        matvec=lambda v: fitted * (x @ v.ravel() - mean @ v.ravel()),
+        rmatvec=lambda u: x.T @ (fitted * u.ravel()) - mean * (fitted @ u.ravel()),
+        matmat=lambda v: weight * (x @ v - mean @ v),
+        rmatmat=lambda u: x.T @ (weight * u) - np.outer(mean, fitted @ u),
         dtype=np.float64,
     )
     start = np.random.default_rng(seed).standard_normal(min(x.shape))

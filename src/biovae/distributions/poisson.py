@@ -6,6 +6,8 @@ The dense part costs one exponential per entry, in float32; the terms of the non
 
     log p(x) = sum_{x > 0} [x m - log Gamma(x + 1)] - sum_all exp(m)
     d log p / d m = x - exp(m)
+
+Where the means are shares of an exposure their sum is the exposure, and no entry but the non-zeros needs its mean.
 """
 
 from typing import Any
@@ -36,7 +38,12 @@ class Poisson(Distribution):
     """
 
     def __init__(self, log_mean: Float[Tensor, "*samples obs features"] | Composition) -> None:
-        self.log_mean = written(log_mean)
+        self.parts = log_mean
+
+    @property
+    def log_mean(self) -> Float[Tensor, "*samples obs features"]:
+        """m."""
+        return written(self.parts)
 
     @property
     def mean(self) -> Float[Tensor, "*samples obs features"]:
@@ -50,9 +57,12 @@ class Poisson(Distribution):
 
     def log_prob(self, x: SparseCounts | Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs"]:
         """log p(x), in nats, summed over features."""
-        x = as_sparse(x)
-        shape = torch.broadcast_shapes(self.log_mean.shape, x.shape)
-        m = as_rows(self.log_mean, shape)
+        x, mean = as_sparse(x), self.parts
+        if isinstance(mean, Composition) and mean.share and mean.logits.shape[-2:] == x.shape:
+            return _shared_out(mean, x)
+        m = self.log_mean
+        shape = torch.broadcast_shapes(m.shape, x.shape)
+        m = as_rows(m, shape)
         return _LogProb.apply(m, repeat(x, len(m))).view(shape[:-1])
 
     def log_prob_each(self, x: Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs features"]:
@@ -69,6 +79,17 @@ class Poisson(Distribution):
     def sample(self, noise: Noise) -> Float[Tensor, "*samples obs features"]:
         """One draw of every entry."""
         return torch.poisson(self.mean, generator=noise.generator)
+
+
+def _shared_out(mean: Composition, x: SparseCounts) -> Float[Tensor, "*samples obs"]:
+    """sum_{x > 0} [x m - log Gamma(x + 1)] - exposure."""
+    shape = mean.shape
+    logits, exposure = as_rows(mean.logits, shape), mean.exposure.expand(*shape[:-1], 1).reshape(-1)
+    x = repeat(x, len(logits))
+    base, v = wide(exposure.log() - logits.logsumexp(-1)), wide(x.value)
+    atoms = v * (wide(take(logits, x.flat)) + base.index_select(0, x.row)) - torch.lgamma(v + 1)
+    log_p = wide(exposure).neg().index_add(0, x.row, atoms)
+    return log_p.to(logits.dtype).view(shape[:-1])
 
 
 def _clamped(m: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from biovae.kernels import compiled
 from biovae.kernels.rows import log_factorial, starts
 
 LISTED = 32  # counts below it are looked up
@@ -66,7 +67,7 @@ def log1p(u):
     return f + tail + e * LN2_HIGH + (u - (v - ONE)) / v
 
 
-@njit(cache=True, parallel=True, error_model="numpy", fastmath=QUICK)
+@compiled(parallel=True, fastmath=QUICK)
 def tables(log_r):
     """r, 1 / r, and rise(x, r) - log x! and fall(x, r) at x = 0 ... LISTED - 1, each (LISTED, features)."""
     features = log_r.size
@@ -99,7 +100,7 @@ def _next(x, inverse, below, above):
 
 
 @njit(error_model="numpy")
-def _largest(logit):
+def largest(logit):
     """The maximum, sixteen at a time; a NaN is passed over, its exponential is not."""
     lanes = np.full(LANES, logit[0])
     for start in range(0, logit.size - LANES + 1, LANES):
@@ -114,7 +115,8 @@ def _largest(logit):
 
 
 @njit(error_model="numpy")
-def _listed(x):
+def listed(x):
+    """Whether a count is in the tables."""
     return x < LISTED and np.float32(np.int32(x)) == x
 
 
@@ -144,7 +146,7 @@ def _stirling(s):
     return tail, a * b * c * d, -change - series
 
 
-@njit(cache=True, parallel=True, error_model="numpy", fastmath=QUICK)
+@compiled(parallel=True, fastmath=QUICK)
 def negative_binomial(logits, exposure, log_r, entries, obs, share, slopes):  # noqa: PLR0913
     """log p(x) of each row and, where `slopes`, its derivatives in the logits and in log r.
 
@@ -175,11 +177,11 @@ def negative_binomial(logits, exposure, log_r, entries, obs, share, slopes):  # 
         soft = np.empty(features, np.float32)
         atoms = np.empty((2, value_i.size), np.float32)
 
-        top = _largest(logit)
-        total = _exponentials(logit, top, mean)
+        top = largest(logit)
+        total = exponentials(logit, top, mean)
         log_scale = math.log(exposure[i]) - (math.log(total) if share else -np.float64(top))
         # Large counts are scored apart and leave the dense sums, whose small terms they would drown.
-        log_p_large, pull_large = _large_ones(column_i, value_i, logit, log_scale - top, log_r, mean, atoms)
+        log_p_large, pull_large = large_ones(column_i, value_i, logit, log_scale - top, log_r, mean, atoms)
         zeros, down = _dense(mean, np.float32(math.exp(log_scale)), r, inverse, soft, in_r)
         log_p_small = _small_ones(column_i, value_i, logit, log_scale - top, soft, rise)
         log_p[i] = log_p_large + log_p_small - zeros
@@ -194,7 +196,8 @@ def negative_binomial(logits, exposure, log_r, entries, obs, share, slopes):  # 
 
 
 @njit(error_model="numpy", fastmath=QUICK)
-def _exponentials(logit, top, out):
+def exponentials(logit, top, out):
+    """exp(l - top), and its sum."""
     total = np.float32(0)
     for j in range(logit.size):
         out[j] = exp(logit[j] - top)
@@ -203,11 +206,11 @@ def _exponentials(logit, top, out):
 
 
 @njit(error_model="numpy", fastmath=QUICK)
-def _large_ones(column, value, logit, shift, log_r, mean, atoms):  # noqa: PLR0913
+def large_ones(column, value, logit, shift, log_r, mean, atoms):  # noqa: PLR0913
     """The large counts, their means set to 0; what they add to log p and to the derivative in log exposure."""
     log_p, pull = 0.0, np.float32(0)
     for k in range(value.size):
-        if not _listed(value[k]):
+        if not listed(value[k]):
             j = column[k]
             found, slope, turn = _large(np.float64(value[k]), np.float64(logit[j]) + shift, np.float64(log_r[j]))
             log_p += found
@@ -242,7 +245,7 @@ def _small_ones(column, value, logit, shift, soft, rise):
     """What the listed counts add to log p."""
     log_p = 0.0
     for k in range(value.size):
-        if _listed(value[k]):
+        if listed(value[k]):
             j = column[k]
             log_p += rise[int(value[k]), j] + value[k] * (np.float64(logit[j]) + shift - soft[j])
     return log_p
@@ -255,7 +258,7 @@ def _lifts(column, value, logit, shift, means, fall, in_r, atoms):  # noqa: PLR0
     pull = np.float32(0)
     for k in range(value.size):
         j, x = column[k], value[k]
-        if _listed(x):
+        if listed(x):
             lift = x / (ONE + min(mean[j] * inverse[j], HUGE))
             pull += lift
             in_r[j] += fall[int(x), j] + (x - lift)

@@ -5,14 +5,15 @@ h   y w + b, (obs, width)
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from biovae.kernels import compiled
 from biovae.kernels.rows import starts
 
 LANES = 16  # floats of a cache line: no two threads write to the same
 
 
-@njit(cache=True, parallel=True, error_model="numpy", fastmath={"contract"})
+@compiled(parallel=True, fastmath={"contract"})
 def forward(row, column, value, w, b, obs):
     """y w + b."""
     h, pointers = np.empty((obs, w.shape[1]), np.float32), starts(row, obs)
@@ -26,7 +27,7 @@ def forward(row, column, value, w, b, obs):
     return h
 
 
-@njit(cache=True, parallel=True, error_model="numpy", fastmath={"contract"})
+@compiled(parallel=True, fastmath={"contract"})
 def weight_gradient(row, column, value, grad, features, parts):
     """y' grad, (features, width); each thread has columns of its own."""
     width = grad.shape[1]

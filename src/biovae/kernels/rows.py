@@ -5,13 +5,15 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from biovae.kernels import compiled
+
 FROM_THE_MODE = 17  # counts from here on are searched from their likeliest value
 TABLED = 2048
 FACTORIALS = np.array([math.lgamma(x + 1.0) for x in range(TABLED)])
 RECIPROCALS = np.array([1.0 / max(x, 1) for x in range(TABLED)])
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@compiled(parallel=True)
 def gather(pointers, column, value, index):
     """Row, column and value of every entry of the rows `index`, in their order."""
     start = np.empty(index.size + 1, np.int64)
@@ -48,7 +50,7 @@ def starts(row, obs):
     return pointers.cumsum()
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@compiled(parallel=True)
 def thin(row, value, kept, uniform):
     """Each of `value` molecules stays with probability `kept[row]`; what is not whole is scaled."""
     stays, pointers = np.empty(value.size, np.float32), starts(row, kept.size)
