@@ -12,6 +12,7 @@ from mudata import MuData, set_options
 
 import biovae as bv
 from biovae.datasets import Scenario, Technical, scenarios, simulate, simulate_multi
+from biovae.kernels import without_kernels
 
 EPOCHS = 8
 
@@ -136,6 +137,18 @@ def test_changed_weights_are_refused(vae, tmp_path):
     file.write_bytes(data)
     with pytest.raises(bv.ModelFileError):
         bv.load(tmp_path / "model")
+
+
+def test_the_debug_log_names_the_path_of_the_first_layer(adata, caplog):
+    caplog.set_level("DEBUG", logger="biovae")
+    bv.VAE(bv.rna(features=20)).fit(adata, epochs=1, progress=False)
+    with without_kernels():
+        bv.VAE(bv.rna(features=20)).fit(adata, epochs=1, progress=False)
+    written = [
+        "written out" in record.getMessage() for record in caplog.records if "first layer" in record.getMessage()
+    ]
+    assert len(written) == 2
+    assert written[1], "without compiled loops the layer is dense"
 
 
 def test_same_seed_same_bits(adata):

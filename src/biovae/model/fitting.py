@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,12 @@ import torch
 from biovae.batch import Observations, SparseMatrix
 from biovae.data import Prepared, Role
 from biovae.errors import Interrupted, ResumeError, TrainingDiverged
+from biovae.kernels import kernel_fits
 from biovae.model.build import BUILD, network
 from biovae.model.null import NullModel
 from biovae.model.recipe import Architecture
 from biovae.network import Network
+from biovae.nn import SPARSE
 from biovae.noise import Noise
 from biovae.schema import Schema
 from biovae.training import plan
@@ -26,6 +29,7 @@ from biovae.training.loop import EVALUATED, Progress, Trainer
 from biovae.training.progress import watch
 from biovae.training.stopping import stop_requests
 
+LOGGER = logging.getLogger("biovae")
 SAVE_SECONDS = 10.0  # between checkpoints: what a kill can cost
 
 
@@ -61,6 +65,8 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
     noise = Noise(options.seed)
     net = network(recipe, prepared.schema, options.seed).to(options.device)
     net.start(observations, train, noise.at(BUILD))
+    for modality, x in zip(recipe.modalities, observations.x, strict=True):
+        LOGGER.debug("%s: %s", modality.name, _path(x))
     settings = plan.settings(len(train), batch_size=options.batch_size, rate=options.rate)
     batches = max(1, round(len(train) / settings.batch_size))
     schedule = plan.schedule(options.epochs, batches, recipe.warmup)
@@ -88,6 +94,15 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
         "exposure": [_log_moments(e, train) for e in observations.exposure],
     }
     return Fitted(net.eval(), null, prepared.schema, history, record)
+
+
+def _path(x: SparseMatrix | torch.Tensor) -> str:
+    """How the first layer will read a modality."""
+    if isinstance(x, torch.Tensor):
+        return "dense values"
+    share = len(x.value) / max(x.shape[0] * x.shape[1], 1)
+    way = "one by one" if share < SPARSE and kernel_fits() else "written out"
+    return f"{share:.1%} of the values are not 0, and the first layer reads them {way}"
 
 
 def _validation_null(null: NullModel, observations: Observations, rows: torch.Tensor) -> float | None:
