@@ -28,11 +28,11 @@ def pearson_variance(x: scipy.sparse.csr_matrix) -> np.ndarray:
     return out
 
 
-def load(folder: str, name: str) -> tuple[ad.AnnData, str | None, np.ndarray]:
+def load(folder: str, name: str, genes: int | None = GENES) -> tuple[ad.AnnData, str | None, np.ndarray]:
     """Counts of the chosen genes with a `test` column, the batch column, and the labels."""
     adata, batch = ad.read_h5ad(f"{folder}/{name}.h5ad"), FILES[name]
     adata.X = scipy.sparse.csr_matrix(adata.X, dtype=np.float32)
-    if adata.n_vars > GENES:
+    if genes is not None and adata.n_vars > genes:
         if batch is None:
             score = pearson_variance(adata.X)
         else:
@@ -40,7 +40,7 @@ def load(folder: str, name: str) -> tuple[ad.AnnData, str | None, np.ndarray]:
                 pearson_variance(adata.X[(adata.obs[batch] == level).to_numpy()]) for level in adata.obs[batch].unique()
             ]
             score = -np.median([np.argsort(np.argsort(-part)) for part in parts], axis=0)
-        adata = adata[:, np.sort(np.argsort(-score, kind="stable")[:GENES])].copy()
+        adata = adata[:, np.sort(np.argsort(-score, kind="stable")[:genes])].copy()
     test = np.zeros(adata.n_obs, bool)
     test[np.random.default_rng(12345).permutation(adata.n_obs)[: adata.n_obs // 5]] = True
     adata.obs["test"] = test
