@@ -1,6 +1,6 @@
 """Cells per second, both packages in turns: python -m benchmarks.throughput DATA
 
-Training for ten epochs at batch 128 and at 1,024 on 2,000 genes, at 128 on all genes, and embedding; all threads, seeds 0
+Training for ten epochs at batch 128 and at 1,024 on 2,000 genes, at 128 on all, and embedding; all threads, seeds 0
 to 2. Where one package is missing the other runs alone. Evaluations during training count as training time.
 """
 

@@ -93,6 +93,15 @@ def test_the_plain_form_agrees_and_scores_alone(share):
     assert not (scored == plain).all(), "the two forms round differently; both runs took the same one"
 
 
+def test_a_second_backward_pass_is_refused():
+    logits = Noise(3).normal(OBS, FEATURES).requires_grad_()
+    p = NegativeBinomial(Composition(logits, torch.ones(OBS, 1)), torch.zeros(FEATURES))
+    loss = p.log_prob(counts(3)).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="inplace"):
+        loss.backward()
+
+
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_finite_is_seen(poison):
     logits = Noise(2).normal(OBS, FEATURES)

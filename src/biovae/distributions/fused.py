@@ -41,7 +41,10 @@ def _rows(mean: Composition) -> tuple[Float[Tensor, "rows features"], Float[Tens
 
 
 class _LogProb(torch.autograd.Function):
-    """Gradients are finished in forward, but for the weight of each row."""
+    """Gradients are finished in forward, but for the weight of each row; that of the logits is weighted in place.
+
+    So there is one backward pass: torch refuses a second one, because what was saved has changed.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, exposure: Tensor, log_r: Tensor, scored: tuple[SparseCounts, bool]) -> Tensor:
@@ -62,7 +65,7 @@ class _LogProb(torch.autograd.Function):
         in_logits, in_log_r, in_exposure = ctx.saved_tensors
         need_logits, need_exposure, need_log_r = ctx.needs_input_grad[:3]
         return (
-            in_logits * grad.unsqueeze(-1) if need_logits else None,
+            in_logits.mul_(grad.unsqueeze(-1)) if need_logits else None,
             in_exposure * grad if need_exposure else None,
             grad @ in_log_r if need_log_r else None,
             None,
@@ -91,9 +94,9 @@ class _ZeroInflated(torch.autograd.Function):
         in_logits, in_log_r, in_gate, in_exposure = ctx.saved_tensors
         need_logits, need_exposure, need_log_r, need_gate = ctx.needs_input_grad[:4]
         return (
-            in_logits * grad.unsqueeze(-1) if need_logits else None,
+            in_logits.mul_(grad.unsqueeze(-1)) if need_logits else None,
             in_exposure * grad if need_exposure else None,
             grad @ in_log_r if need_log_r else None,
-            in_gate * grad.unsqueeze(-1) if need_gate else None,
+            in_gate.mul_(grad.unsqueeze(-1)) if need_gate else None,
             None,
         )
