@@ -6,6 +6,7 @@ from jaxtyping import Float
 
 from biovae.errors import InputError
 
+ROWS = 256  # scaled at once
 TARGET = 1e4  # counts per observation, the field's habit
 
 
@@ -24,7 +25,9 @@ def log_normalise(
     Raises:
         InputError: An observation has counts and no exposure.
     """
-    x = scipy.sparse.csr_array(counts, dtype=np.float64, copy=True)
+    given = scipy.sparse.csr_array(counts)
+    parts = (given.data.astype(np.float64), given.indices.copy(), given.indptr.copy())
+    x = scipy.sparse.csr_array(parts, shape=given.shape)
     total = x.sum(1)
     exposure = total if exposure is None else np.asarray(exposure, dtype=np.float64).ravel()
     if exposure.shape != total.shape or ((exposure <= 0) & (total > 0)).any():
@@ -32,6 +35,10 @@ def log_normalise(
         raise InputError(
             f"expected {len(total)} positive exposures, found {found}: pass the total counts of each observation."
         )
-    x.data *= np.repeat(target / np.where(exposure > 0, exposure, 1), np.diff(x.indptr))
-    np.log1p(x.data, out=x.data)
+    scale = target / np.where(exposure > 0, exposure, 1)
+    for start in range(0, len(scale), ROWS):
+        ends = x.indptr[start : start + ROWS + 1]
+        part = x.data[ends[0] : ends[-1]]
+        part *= np.repeat(scale[start : start + ROWS], np.diff(ends))
+        np.log1p(part, out=part)
     return x

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from biovae.errors import InputError
 
-ROWS = 4096  # squared at once
+ROWS = 256  # squared at once
 
 
 @dataclass(frozen=True)

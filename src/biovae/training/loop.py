@@ -22,6 +22,7 @@ from biovae.objective import Objective, elbo
 from biovae.training.schedule import Schedule
 
 BAD_STEPS = 3  # in a row: then the run is given up
+ENTRIES = 2**20  # values of a minibatch that is only scored: 4 MB of float32 for each of a few arrays
 EVALUATED = 4096  # validation observations that steer training: their mean is known to a 64th of their spread
 
 
@@ -264,12 +265,13 @@ def _optimiser(network: Network, settings: Settings) -> torch.optim.AdamW:
 
 @torch.no_grad()
 def evaluate(
-    network: Network, observations: Observations, rows: Int[Tensor, "rows"], noise: Noise, batch_size: int = 512
+    network: Network, observations: Observations, rows: Int[Tensor, "rows"], noise: Noise
 ) -> tuple[float, float, float]:
     """Mean bound at beta 1, reconstruction and KL of some rows, in nats per observation; the same draws every time."""
     network.eval()
     sums = torch.zeros(3, dtype=torch.float64)
-    for i, part in enumerate(rows.split(batch_size)):
+    widest = max(m.features for m in network.parts)
+    for i, part in enumerate(rows.split(max(16, min(512, ENTRIES // widest)))):
         t = network.terms(observations.batch(part), noise.at(-1, i), densities=False)
         kl = t.kl_by_group.sum(-1)
         reconstruction = (t.log_px - t.library).mean(0)
