@@ -71,7 +71,8 @@ def plot(out: Path, names: list[str], seeds: list[int]) -> None:
         axis.tick_params(labelsize=7)
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
-    axes[0, 0].legend(frameon=False, fontsize=7)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=8)
     figure.supxlabel("seconds", fontsize=9)
     figure.supylabel("held-out bound, nats per cell", fontsize=9)
     figure.savefig(out / "bound_against_seconds.png", dpi=150)
