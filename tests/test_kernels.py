@@ -1,5 +1,6 @@
 """Compiled loops against their plain torch forms, exact laws, and formulas in double precision."""
 
+import os
 import subprocess
 import sys
 
@@ -229,3 +230,22 @@ with warnings.catch_warnings(record=True) as caught:
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert float(out.split()[0]) == pytest.approx(-6 * np.log(2))
     assert ("expected numba" in out) == (missing == "numba")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_takes_the_plain_form():
+    script = """
+import os, torch
+from biovae.distributions import Composition, NegativeBinomial
+from biovae.kernels import kernel_fits
+p = NegativeBinomial(Composition(torch.zeros(2, 3), torch.full((2, 1), 3.0)), torch.zeros(3))
+before = float(p.log_prob(torch.zeros(2, 3)).sum())
+child = os.fork()
+if not child:
+    same = abs(float(p.log_prob(torch.zeros(2, 3)).sum()) - before) < 1e-5
+    os._exit(0 if same and not kernel_fits() else 1)
+assert kernel_fits()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=100)
+    assert out.stdout.split() == ["0"], out.stderr

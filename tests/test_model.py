@@ -188,6 +188,8 @@ def test_interrupted_and_resumed_equals_unbroken(adata, tmp_path, monkeypatch):
     resumed = fit(checkpoints=tmp_path, resume=True)
     for name, weight in whole.network.state_dict().items():
         assert (resumed.network.state_dict()[name] == weight).all(), name
+    with without_kernels(), pytest.raises(bv.ResumeError, match="loops"):
+        fit(checkpoints=tmp_path, resume=True)
     with pytest.raises(bv.ResumeError, match="recipe"):
         bv.VAE(bv.rna(), latent=2, hidden=16).fit(adata, epochs=6, progress=False, checkpoints=tmp_path, resume=True)
 

@@ -5,11 +5,13 @@ devices, in other precisions, and where numba is not installed. Compiled once pe
 Rows are shared out among as many threads as torch uses; a result does not depend on how many there are.
 """
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 
 _ONE_AT_A_TIME = threading.Lock()  # numba's simplest threading layer, the one left on some systems, allows no more
 _wanted = True
+_launched = False
 
 
 @cache
@@ -26,13 +29,18 @@ def installed() -> bool:
         import numba  # noqa: F401
     except Exception as error:
         warnings.warn(
-            f"expected numba, found none that works ({error}): models train two to four times slower, with the same "
-            "results; pip install numba.",
+            f"expected numba, found none that works ({error}): plain loops run, two to four times slower, "
+            "and a seed gives other numbers; pip install numba.",
             RuntimeWarning,
             stacklevel=2,
         )
         return False
     return True
+
+
+def loops() -> str:
+    """Which loops run, by name and version: they round differently, and thin with different draws."""
+    return f"numba {version('numba')}" if kernel_fits() else "plain"
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -66,6 +74,8 @@ def without_kernels() -> Iterator[None]:
 
 def run_kernel(kernel: Callable[..., Any], *arguments: Any) -> Any:
     """Call a compiled loop on the memory of tensors, with torch's number of threads."""
+    global _launched
+    _launched = True
     arrays = [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
     with _ONE_AT_A_TIME:
         _share_threads(torch.get_num_threads())
@@ -86,3 +96,18 @@ def _most_threads() -> int:
     import numba
 
     return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+
+
+def _after_fork() -> None:
+    """A child of a process that ran the loops has none of its threads: it takes the plain forms, on one thread.
+
+    numba would end it, and torch would wait forever for threads that were not copied.
+    """
+    global _wanted
+    if _launched:
+        _wanted = False
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

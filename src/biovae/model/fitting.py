@@ -15,7 +15,7 @@ import torch
 from biovae.batch import Observations, SparseMatrix
 from biovae.data import Prepared, Role
 from biovae.errors import Interrupted, ResumeError, TrainingDiverged
-from biovae.kernels import kernel_fits
+from biovae.kernels import kernel_fits, loops
 from biovae.model.build import BUILD, network
 from biovae.model.null import NullModel
 from biovae.model.recipe import Architecture
@@ -185,6 +185,7 @@ def _identity(recipe: Architecture, prepared: Prepared, roles: np.ndarray, optio
         "split": _hash("".join(role[:2] for role in roles).encode()),
         "options": json.dumps([options.epochs, options.batch_size, options.rate, options.seed, options.device]),
         "torch version": torch.__version__,
+        "loops": loops(),
     }
 
 
