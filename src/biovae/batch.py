@@ -55,10 +55,6 @@ class SparseCounts(NamedTuple):
             return self._replace(value=self.value.to(target))
         return SparseCounts(self.row.to(target), self.column.to(target), self.value.to(target), self.shape)
 
-    def pick(self, entries: Int[Tensor, "entries"]) -> "SparseCounts":
-        """Some of the entries, the others zero."""
-        return SparseCounts(self.row[entries], self.column[entries], self.value[entries], self.shape)
-
     @classmethod
     def from_dense(cls, x: Float[Tensor, "obs features"]) -> "SparseCounts":
         """The non-zeros of a dense matrix."""
@@ -96,7 +92,7 @@ class SparseMatrix:
 
     def rows(self, index: Int[Tensor, "obs"]) -> SparseCounts:
         """Gather rows into one minibatch, without a loop over them."""
-        if kernel_fits() and index.device.type == "cpu":
+        if kernel_fits() and self.pointers.device.type == "cpu":
             from biovae.kernels.rows import gather
 
             found = run_kernel(gather, self.pointers, self.column, self.value, index)

@@ -27,7 +27,7 @@ from biovae.kernels import kernel_fits, run_kernel
 from biovae.noise import Noise
 from biovae.recipe import Recipe, tagged
 
-SPARSE = 0.2  # share of non-zeros below which a sparse first layer is faster (benchmarks/throughput.py)
+SPARSE = 0.2  # share of non-zeros below which a sparse first layer is faster (LOG.md, 2026-11-25)
 
 
 def linear(inputs: int, outputs: int, noise: Noise, *, bias: bool = True) -> nn.Linear:

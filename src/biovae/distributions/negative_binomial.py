@@ -7,10 +7,9 @@
     log p(x) = log Gamma(x + r) - log Gamma(r) - log Gamma(x + 1) + x (a - softplus(a)) - r softplus(a)
 
 The last term is the whole of it where x = 0, and 90 to 98 % of single-cell counts are 0. So the dense part costs one
-softplus and one sigmoid per entry, in float32. Most non-zeros are small whole numbers, and where r is one number per
-feature they are looked up, log Gamma(x + r) - log Gamma(r) - x log r being the sum of log(1 + j / r) over j < x. The
-terms of the others, large ones that cancel, are summed in float64. The gradients need softplus(a), sigmoid(a), and one
-number per non-zero:
+softplus and one sigmoid per entry, in float32. The terms of the non-zeros, large ones that cancel, are summed in
+float64. The gradients need softplus(a), sigmoid(a), and one number per non-zero. Means given as a `Composition` are
+scored by a compiled loop where it fits (see `fused`); what is here is its reference, and runs everywhere:
 
     d log p / d m     = x sigmoid(-a) - r sigmoid(a)
     d log p / d log r = r [digamma(x + r) - digamma(r) - softplus(a)] - x sigmoid(-a) + r sigmoid(a)
@@ -33,11 +32,10 @@ from biovae.distributions.composition import Composition, written
 from biovae.distributions.distribution import Distribution
 from biovae.distributions.fused import composed_log_prob, fits
 from biovae.distributions.sparse import add, as_row, as_rows, as_sparse, clear, repeat, take, wide
-from biovae.distributions.special import HALF_LOG_2PI, SHIFT, bounded, log_rising, rising_table, stirling
+from biovae.distributions.special import HALF_LOG_2PI, SHIFT, bounded, log_rising, stirling
 from biovae.noise import Noise
 
 LIMIT = 60.0  # |log r|: beyond, exp leaves float32 and the distribution is its limit to any precision
-LISTED = 9  # counts below it are looked up: nineteen of twenty non-zeros of droplet data
 WIDE = 40.0  # where softplus(a) is a in float64; at torch's 20, x (softplus(a) - a) is still 1 at x = 1e9
 
 
@@ -127,12 +125,8 @@ class _LogProb(torch.autograd.Function):
         log_r, flat = bounded_log_r(log_r), x.flat
         r, a = log_r.exp(), m - log_r
         sp = softplus(a)
-        # Shapes that depend on the values would stall an accelerator.
-        if r.dim() == 1 and m.device.type == "cpu":
-            at = _looked_up(m, log_r, sp, x, flat)
-        else:
-            at = nonzeros(m, log_r, x, flat, slope=need_r)
-            clear(sp, flat, x.value)  # the atoms have it all
+        at = nonzeros(m, log_r, x, flat, slope=need_r)
+        clear(sp, flat, x.value)  # the atoms have it all
         log_p = wide((sp @ r if r.dim() == 1 else (sp * r).sum(-1)).neg_())
         log_p.index_add_(0, x.row, at.log_p)
         if need_m or need_r:
@@ -156,28 +150,6 @@ class _LogProb(torch.autograd.Function):
             grad_m = (sg * grad.neg().unsqueeze(-1)).mul_(r)
             add(grad_m, flat, at_row * lift)
         return grad_m, grad_log_r, None
-
-
-def _looked_up(m: Tensor, log_r: Tensor, sp: Tensor, x: SparseCounts, flat: Tensor) -> "NonZeros":
-    """`nonzeros` with small counts looked up; sp is cleared only at the others, whose atoms have it all.
-
-    A looked-up count leaves its - r softplus(a) to the dense part, where it is one of many; what is left is small.
-    """
-    others = torch.nonzero((x.value >= LISTED) | (x.value != x.value.floor())).squeeze(1)
-    picked, at_others = x.pick(others), flat.index_select(0, others)
-    at = nonzeros(m, log_r, picked, at_others, slope=True)
-    clear(sp, at_others, picked.value)
-
-    v = x.value.index_fill(0, others, 0)
-    entry = x.column * LISTED + v.long()
-    rise, fall = rising_table(log_r, LISTED)
-    sp_at = take(sp, flat)
-    log_p = take(m, flat).sub_(sp_at).mul_(v).add_(take(rise, entry))
-    lift = sp_at.neg_().exp_().mul_(v)  # x sigmoid(-a)
-    slope = take(fall, entry).add_(v).sub_(lift)
-    log_p = wide(log_p)
-    log_p[others], lift[others], slope[others] = at.log_p, at.lift, at.slope
-    return NonZeros(log_p, lift, slope)
 
 
 class NonZeros(NamedTuple):

@@ -69,20 +69,6 @@ def digamma_rising(x: Float[Tensor, "..."], r: Float[Tensor, "..."]) -> Float[Te
     return torch.log1p(x / (r + SHIFT)) + (high.slope - low.slope)
 
 
-def rising_table(log_r: Float[Tensor, "features"], size: int) -> tuple[Tensor, Tensor]:
-    """log Gamma(x + r) - log Gamma(r) - x log r - log x! at x = 0 ... size - 1, and its derivative in log r.
-
-    The sums over j < x of log(1 + j / r) and of -j / (r + j): both (features, size), and nothing cancels.
-    """
-    j = torch.arange(size - 1, device=log_r.device, dtype=log_r.dtype)
-    ratio = j * (-log_r).exp().unsqueeze(1)
-    rise, fall = log_r.new_zeros(len(log_r), size), log_r.new_zeros(len(log_r), size)
-    rise[:, 1:] = ratio.log1p().cumsum(1)
-    fall[:, 1:] = ratio.div_(ratio + 1).cumsum(1).neg_()
-    factorial = torch.lgamma(torch.arange(1, size + 1, device=log_r.device, dtype=torch.float32))
-    return rise.sub_(factorial), fall
-
-
 class _Bounded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, low: float, high: float) -> Tensor:

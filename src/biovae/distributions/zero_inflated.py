@@ -26,7 +26,7 @@ from torch.nn.functional import softplus
 from biovae.batch import SparseCounts
 from biovae.distributions.composition import Composition
 from biovae.distributions.distribution import Distribution
-from biovae.distributions.fused import composed_zero_inflated, fits
+from biovae.distributions.fused import composed_log_prob, fits
 from biovae.distributions.negative_binomial import LIMIT, NegativeBinomial, NonZeros, bounded_log_r, nonzeros
 from biovae.distributions.sparse import add, as_row, as_rows, as_sparse, clear, repeat, take, wide
 from biovae.distributions.special import bounded
@@ -68,7 +68,7 @@ class ZeroInflatedNegativeBinomial(Distribution):
         x, mean, log_r, gate = as_sparse(x), self.counts.parts, self.counts.log_r, self.gate_logits
         whole = isinstance(mean, Composition) and gate.shape == mean.logits.shape
         if isinstance(mean, Composition) and whole and kernel_fits(gate) and fits(mean, log_r, x):
-            return composed_zero_inflated(mean, bounded(log_r, -LIMIT, LIMIT), gate, x)
+            return composed_log_prob(mean, bounded(log_r, -LIMIT, LIMIT), x, gate)
         shape = torch.broadcast_shapes(self.counts.shape, self.gate_logits.shape, x.shape)
         m, g = as_rows(self.counts.log_mean, shape), as_rows(self.gate_logits, shape)
         return _LogProb.apply(m, as_row(self.counts.log_r, shape), g, repeat(x, len(m))).view(shape[:-1])

@@ -160,7 +160,7 @@ def negative_binomial(logits, exposure, log_r, entries, obs, share, slopes):  # 
         slopes: Whether to give derivatives; they are empty without.
 
     Returns:
-        log p (rows,), the derivatives in l and in log r (rows, features), and that in log exposure (rows,).
+        log p and its derivative in log exposure (rows,), those in l and in log r (rows, features).
     """
     rows, features = logits.shape
     row, column, value = entries
@@ -192,7 +192,7 @@ def negative_binomial(logits, exposure, log_r, entries, obs, share, slopes):  # 
             _gradient(mean, inverse, pull / exposure[i] if share else np.float32(0))
             for k in range(value_i.size):
                 mean[column_i[k]] += atoms[0, k]
-    return log_p, in_logits, in_log_r, in_log_exposure
+    return log_p, in_log_exposure, in_logits, in_log_r
 
 
 @njit(error_model="numpy", fastmath=QUICK)

@@ -18,7 +18,7 @@ from biovae.kernels.rows import starts
 
 @compiled(parallel=True, fastmath=QUICK)
 def zero_inflated(logits, exposure, log_r, gate, entries, obs, share):  # noqa: PLR0913
-    """log p(x) of each row, and its derivatives in the logits, in log r, in g and in log exposure.
+    """log p(x) of each row, and its derivatives in log exposure, in the logits, in log r and in g.
 
     The arguments are those of `counts.negative_binomial`, and g of every entry.
     """
@@ -52,7 +52,7 @@ def zero_inflated(logits, exposure, log_r, gate, entries, obs, share):  # noqa: 
         _gradient(mean, inverse, weight, pull / exposure[i] if share else np.float32(0))
         for k in range(value_i.size):
             mean[column_i[k]] += atoms[0, k]
-    return log_p, in_logits, in_log_r, in_gate, in_log_exposure
+    return log_p, in_log_exposure, in_logits, in_log_r, in_gate
 
 
 @njit(error_model="numpy", fastmath=QUICK)

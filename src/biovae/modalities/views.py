@@ -10,7 +10,6 @@ prediction nothing is blurred. To add a view: write the recipe (a `View`) and it
 row to COUNTS in tests/test_views.py.
 """
 
-import math
 from abc import ABC, abstractmethod
 from typing import Annotated, Any, Literal
 
@@ -26,8 +25,6 @@ from biovae.noise import Noise
 from biovae.recipe import Recipe, tagged
 
 BESIDE = 1.0  # blur of real numbers beside another modality, in standard deviations
-TABLED = 17  # counts below it are thinned by a table
-WAYS = torch.tensor([[float(math.comb(n, k)) for k in range(TABLED - 1)] for n in range(TABLED)])
 
 
 class ViewModule(nn.Module, ABC):
@@ -121,22 +118,8 @@ def thinned(x: SparseCounts, kept: Float[Tensor, "obs"], noise: Noise) -> Sparse
 
         return x._replace(value=torch.from_numpy(run_kernel(thin, x.row, x.value, kept, noise.uniform(len(x.value)))))
     share, whole = kept[x.row], x.value.floor()
-    small = whole.clamp(max=TABLED - 1)
-    below = _binomial_cdf(kept).index_select(0, x.row * TABLED + small.long())
-    at_most = torch.searchsorted(below, noise.uniform(len(whole), 1), right=True)[:, 0]
-    stays = at_most.to(whole.dtype).minimum(small)
-    many = torch.nonzero(whole >= TABLED).squeeze(1)
-    stays[many] = torch.binomial(whole[many], share[many], generator=noise.generator)
+    stays = torch.binomial(whole, share, generator=noise.generator)
     return x._replace(value=stays.addcmul_(x.value - whole, share))
-
-
-def _binomial_cdf(p: Float[Tensor, "obs"]) -> Float[Tensor, "rows k"]:
-    """P(at most k of n stay), k = 0 ... TABLED - 2, at row obs * TABLED + n: twice as fast as torch's own draws."""
-    power = torch.arange(TABLED, device=p.device)
-    kept, lost = p.unsqueeze(1) ** power, (1 - p).unsqueeze(1) ** power
-    stay = torch.arange(TABLED - 1, device=p.device)
-    left = (power.unsqueeze(1) - stay).clamp_(min=0)
-    return (lost[:, left] * (WAYS.to(p.device) * kept[:, None, :-1])).cumsum(-1).flatten(0, 1)
 
 
 class Standardised(View):
