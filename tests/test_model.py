@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+import torch
 from mudata import MuData, set_options
 
 import biovae as bv
@@ -272,6 +273,13 @@ def test_more_latent_dimensions_than_features_are_refused():
 def test_a_variance_of_zero_is_refused_with_the_reason():
     with pytest.raises(ValueError, match="KL diverges"):
         bv.Diagonal(variance=0.0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+@pytest.mark.parametrize("device", ["cuda", "nonsense"])
+def test_a_device_that_is_not_there_is_refused(adata, device):
+    with pytest.raises(bv.InputError, match=f"expected a device that torch can reach, found '{device}'"):
+        bv.VAE(bv.rna()).fit(adata, device=device, progress=False)
 
 
 def test_unknown_batch_is_an_error_or_a_choice(vae, adata):

@@ -14,7 +14,7 @@ import torch
 
 from biovae.batch import Observations, SparseMatrix
 from biovae.data import Prepared, Role
-from biovae.errors import Interrupted, ResumeError, TrainingDiverged
+from biovae.errors import InputError, Interrupted, ResumeError, TrainingDiverged
 from biovae.kernels import kernel_fits, loops
 from biovae.model.build import BUILD, network
 from biovae.model.null import NullModel
@@ -59,10 +59,15 @@ class Fitted:
 
 
 def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Options) -> Fitted:
-    """Train the network of `recipe` on the training rows of `prepared`."""
+    """Train the network of `recipe` on the training rows of `prepared`; it comes back to the memory of the CPU.
+
+    Raises:
+        InputError: The device is not there.
+    """
+    _reach(options.device)
     observations = prepared.observations.to(options.device)
     train, validation = (_rows(roles, role, options.device) for role in (Role.TRAIN, Role.VALIDATION))
-    noise = Noise(options.seed)
+    noise = Noise(options.seed, device=options.device)
     net = network(recipe, prepared.schema, options.seed).to(options.device)
     net.start(observations, train, noise.at(BUILD))
     for modality, x in zip(recipe.modalities, observations.x, strict=True):
@@ -93,7 +98,18 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
         "train_observations": len(train),
         "exposure": [_log_moments(e, train) for e in observations.exposure],
     }
-    return Fitted(net.eval(), null, prepared.schema, history, record)
+    return Fitted(net.eval().to("cpu"), null.to("cpu"), prepared.schema, history, record)
+
+
+def _reach(device: str) -> None:
+    """Put a number on the device, before hours are planned around it."""
+    try:
+        torch.zeros(1, device=device)
+    except (AssertionError, RuntimeError) as error:  # what torch raises differs from device to device
+        reason = str(error).splitlines()[0].rstrip(".")[:100]
+        raise InputError(
+            f"expected a device that torch can reach, found {device!r} ({reason}): use device 'cpu'."
+        ) from error
 
 
 def _path(x: SparseMatrix | torch.Tensor) -> str:
