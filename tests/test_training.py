@@ -1,6 +1,7 @@
 """The loop: it learns, repeats itself bit by bit, goes on from any step, and survives what is not finite."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from biovae.noise import Noise
 from biovae.objective import ELBO, IWAE
 from biovae.posteriors import Diagonal
 from biovae.priors import StandardNormal
-from biovae.training.loop import Settings, Trainer
+from biovae.training import progress as shown
+from biovae.training.loop import Progress, Settings, Trainer
 from biovae.training.schedule import LinearWarmup, OneCycle
 
 FEATURES, LATENT, HELD_OUT = 12, 2, 20
@@ -171,3 +173,23 @@ def test_a_rate_a_thousand_times_too_high_fails_loudly_or_stays_finite():
     except TrainingDiverged:
         assert len(run.progress.events) >= 3
     assert all(value.isfinite().all() for value in weights(run).values())
+
+
+def test_a_slow_first_step_is_explained(monkeypatch, capsys):
+    class Slow:
+        progress = Progress()
+
+        def run(self):
+            time.sleep(0.3)
+            yield self.progress
+            time.sleep(0.3)
+            yield self.progress
+
+        def planned(self):
+            return 2
+
+    monkeypatch.setattr(shown, "PATIENCE", 0.05)
+    assert len(list(shown.watch(Slow(), show=True))) == 2
+    assert capsys.readouterr().err.count(shown.SLOW_START) == 1
+    assert len(list(shown.watch(Slow(), show=False))) == 2
+    assert capsys.readouterr().err == ""

@@ -7,6 +7,7 @@ import errno
 import json
 import shlex
 import sys
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -198,4 +199,5 @@ def report(
 
 def main() -> None:
     """Entry point of `biovae`."""
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # a sentence, not a line of code
     app()

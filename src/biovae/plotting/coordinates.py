@@ -8,7 +8,7 @@ Source: McInnes, Healy and Melville 2018, UMAP: uniform manifold approximation a
 from __future__ import annotations
 
 import warnings
-from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +22,8 @@ FEWEST_FOR_UMAP = 50  # its neighbour graph says nothing about fewer observation
 def map2d(z: np.ndarray, seed: int = 0) -> tuple[np.ndarray, str]:
     """Coordinates (obs, 2) and what they are: "UMAP" or "PCA of z".
 
-    UMAP is used where the package `umap-learn` is installed, z has more than two dimensions, and there are at least
-    50 observations; the same seed gives the same map.
+    UMAP is used where the package `umap-learn` is installed and works, z has more than two dimensions, and there are at
+    least 50 observations; the same seed gives the same map.
 
     Args:
         z: Latent positions, (obs, latent).
@@ -39,9 +39,8 @@ def map2d(z: np.ndarray, seed: int = 0) -> tuple[np.ndarray, str]:
     if bad:
         found = f"NaN or infinity in {bad:,} of {len(z):,} observations"
         raise InputError(f"expected finite z, found {found}: fit again, with a smaller learning rate.")
-    if z.shape[1] > 2 and len(z) >= FEWEST_FOR_UMAP and find_spec("umap") is not None:
-        return _umap(z, seed), UMAP_NAME
-    return pca2d(z), PCA_NAME
+    reducer = _umap_class() if z.shape[1] > 2 and len(z) >= FEWEST_FOR_UMAP else None
+    return (pca2d(z), PCA_NAME) if reducer is None else (_umap(reducer, z, seed), UMAP_NAME)
 
 
 def pca2d(z: np.ndarray) -> np.ndarray:
@@ -54,10 +53,19 @@ def pca2d(z: np.ndarray) -> np.ndarray:
     return np.pad(scores, ((0, 0), (0, 2 - scores.shape[1])))
 
 
-def _umap(z: np.ndarray, seed: int) -> np.ndarray:
+def _umap_class() -> Any:
+    """UMAP; None where it is not installed, or one of the packages that it needs does not work."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own dependencies: numba and optional tensorflow
-        from umap import UMAP
+        try:
+            from umap import UMAP
+        except ImportError:
+            return None
+    return UMAP
 
-        state = Noise(seed).integer % 2**32
-        return np.asarray(UMAP(n_components=2, random_state=state, n_jobs=1).fit_transform(z), dtype=np.float64)
+
+def _umap(reducer: Any, z: np.ndarray, seed: int) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = reducer(n_components=2, random_state=Noise(seed).integer % 2**32, n_jobs=1).fit_transform(z)
+    return np.asarray(fitted, dtype=np.float64)

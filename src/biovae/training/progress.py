@@ -1,11 +1,15 @@
 """What a person sees while a model trains: a bar on a terminal, a line now and then elsewhere."""
 
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from biovae.training.loop import Progress
+
+PATIENCE = 2.0  # seconds without a word
+SLOW_START = "compiling loops, once per installation"
 
 
 class Watched(Protocol):
@@ -40,18 +44,31 @@ def _bar(run: Watched) -> Iterator[Progress]:
     columns = (TextColumn("fitting"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as bar:
         task = bar.add_task("fit", total=run.planned(), completed=run.progress.step, said="")
-        for p in run.run():
+        for p in _patiently(run, lambda: bar.update(task, said=SLOW_START)):
             bar.update(task, total=run.planned(), completed=p.step, said=_summary(p))
             yield p
 
 
 def _lines(run: Watched, every: float = 5.0) -> Iterator[Progress]:
     last, evaluations = time.monotonic(), len(run.progress.history)
-    for p in run.run():
+    for p in _patiently(run, lambda: print(f"fitting: {SLOW_START}", file=sys.stderr, flush=True)):
         if len(p.history) > evaluations and time.monotonic() - last >= every:
             last, evaluations = time.monotonic(), len(p.history)
             print(f"fitting: step {p.step} of {run.planned()}, {_summary(p)}", file=sys.stderr, flush=True)
         yield p
+
+
+def _patiently(run: Watched, notify: Callable[[], None]) -> Iterator[Progress]:
+    """The steps of a run; `notify` is called where the first one takes longer than a person waits without a word."""
+    timer = threading.Timer(PATIENCE, notify)
+    timer.daemon = True
+    timer.start()
+    try:
+        for p in run.run():
+            timer.cancel()
+            yield p
+    finally:
+        timer.cancel()
 
 
 def _summary(p: Progress) -> str:
