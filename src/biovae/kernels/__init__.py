@@ -29,7 +29,7 @@ def installed() -> bool:
         import numba  # noqa: F401
     except Exception as error:
         warnings.warn(
-            f"expected numba, found none that works ({error}): plain loops run, two to four times slower, "
+            f"expected numba, found none that works ({error}): plain loops run, up to twice as long, "
             "and a seed gives other numbers; pip install numba.",
             RuntimeWarning,
             stacklevel=2,
