@@ -20,8 +20,9 @@ from biovae.objective import ELBO, IWAE
 from biovae.posteriors import Diagonal
 from biovae.priors import StandardNormal
 from biovae.training import progress as shown
-from biovae.training.loop import Progress, Settings, Trainer
+from biovae.training.loop import Progress, Trainer
 from biovae.training.schedule import LinearWarmup, OneCycle
+from biovae.training.step import Settings
 
 FEATURES, LATENT, HELD_OUT = 12, 2, 20
 NOTHING = torch.zeros(0, dtype=torch.int64)

@@ -9,6 +9,7 @@ Counts stay sparse from disk to loss. `SparseMatrix` holds a whole data set as c
 `SparseCounts` is one minibatch of it, widened. A padded entry of value 0 adds exactly 0 everywhere.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,11 +50,15 @@ class SparseCounts(NamedTuple):
         """The sum of each row."""
         return self.value.new_zeros(self.shape[0]).index_add_(0, self.row, self.value).unsqueeze(1)
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> "SparseCounts":
+        """The same counts, every tensor of them changed."""
+        return SparseCounts(change(self.row), change(self.column), change(self.value), self.shape)
+
     def to(self, target: torch.device | torch.dtype) -> "SparseCounts":
         """The same counts on another device, or with values of another floating type."""
         if isinstance(target, torch.dtype):
             return self._replace(value=self.value.to(target))
-        return SparseCounts(self.row.to(target), self.column.to(target), self.value.to(target), self.shape)
+        return self.each(lambda t: t.to(target))
 
     @classmethod
     def from_dense(cls, x: Float[Tensor, "obs features"]) -> "SparseCounts":
@@ -66,8 +71,8 @@ class SparseCounts(NamedTuple):
 class SparseMatrix:
     """A data set of counts as compressed sparse rows, stored as narrow as its values allow.
 
-    `pointers[i]:pointers[i + 1]` are the entries of row i. Columns and whole-number values below 2**15 are kept in
-    int16, below 2**31 in int32; values that are not whole stay float32.
+    `pointers[i]:pointers[i + 1]` are the entries of row i. Columns are kept in int16 or int32, whole numbers in the
+    narrowest of uint8, int16 and int32 that holds them all; values that are not whole stay float32.
     """
 
     pointers: Int[Tensor, "rows_plus_one"]
@@ -90,21 +95,46 @@ class SparseMatrix:
         """Rows, so that a matrix and a dense tensor answer alike."""
         return self.shape[0]
 
-    def rows(self, index: Int[Tensor, "obs"]) -> SparseCounts:
-        """Gather rows into one minibatch, without a loop over them."""
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes, wherever it is."""
+        return self.pointers.nbytes + self.column.nbytes + self.value.nbytes
+
+    def entries(self, index: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+        """How many non-zeros each of these rows has."""
+        return self.pointers[index + 1] - self.pointers[index]
+
+    def rows(self, index: Int[Tensor, "obs"], capacity: int | None = None) -> SparseCounts:
+        """Gather rows into one minibatch, without a loop over them.
+
+        Args:
+            index: Which rows.
+            capacity: At least as many entries as the rows have: the minibatch is padded to it, so that shapes do not
+                depend on values and nothing waits for a device.
+        """
+        if capacity is not None:
+            return self._padded(index, capacity)
         if kernel_fits() and self.pointers.device.type == "cpu":
             from biovae.kernels.rows import gather
 
             found = run_kernel(gather, self.pointers, self.column, self.value, index)
             row, column, value = map(torch.from_numpy, found)
             return SparseCounts(row, column, value, (len(index), self.shape[1]))
-        start = self.pointers[index]
-        length = self.pointers[index + 1] - start
+        start, length = self.pointers[index], self.entries(index)
         row = torch.repeat_interleave(torch.arange(len(index), device=index.device), length)
         entries = torch.arange(len(row), device=index.device) + (start - length.cumsum(0) + length)[row]
         column = self.column.index_select(0, entries).to(torch.int64)
         value = self.value.index_select(0, entries).to(torch.float32)
         return SparseCounts(row, column, value, (len(index), self.shape[1]))
+
+    def _padded(self, index: Int[Tensor, "obs"], capacity: int) -> SparseCounts:
+        """Entry k belongs to the first row that ends behind it; those beyond the last end are empty."""
+        start, end = self.pointers[index], self.entries(index).cumsum(0)
+        k = torch.arange(capacity, device=index.device)
+        row = torch.searchsorted(end, k, right=True).clamp_(max=len(index) - 1)
+        entry = torch.where(k < end[-1], (start - end + self.entries(index))[row] + k, 0)
+        value = torch.where(k < end[-1], self.value[entry].to(torch.float32), 0)
+        return SparseCounts(row, self.column[entry].to(torch.int64), value, (len(index), self.shape[1]))
 
     def to(self, device: torch.device | str) -> "SparseMatrix":
         """The same matrix on another device."""
@@ -118,9 +148,11 @@ class SparseMatrix:
 
 def _narrow(value: np.ndarray) -> np.ndarray:
     """Whole numbers in the narrowest integers that hold them all, others in single precision; always a copy."""
-    largest = max(float(value.max(initial=0)), -float(value.min(initial=0)))
+    least, largest = float(value.min(initial=0)), max(float(value.max(initial=0)), -float(value.min(initial=0)))
     if not largest < 2**31 or not _whole(value):
         return value.astype(np.float32)
+    if least >= 0 and largest < 2**8:
+        return value.astype(np.uint8)
     return value.astype(np.int16 if largest < 2**15 else np.int32)
 
 
@@ -160,6 +192,17 @@ class Batch:
     def __len__(self) -> int:
         return len(self.covariates)
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same minibatch, every tensor of it changed."""
+        x = tuple(v.each(change) if isinstance(v, SparseCounts) else change(v) for v in self.x)
+        exposure = tuple(None if e is None else change(e) for e in self.exposure)
+        present = tuple(None if p is None else change(p) for p in self.present)
+        return Batch(x, exposure, present, change(self.covariates))
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same minibatch on another device."""
+        return self if self.covariates.device == torch.device(device) else self.each(lambda t: t.to(device))
+
 
 @dataclass(frozen=True)
 class Observations:
@@ -173,9 +216,22 @@ class Observations:
     def __len__(self) -> int:
         return len(self.covariates)
 
-    def batch(self, rows: Int[Tensor, "obs"]) -> Batch:
-        """The minibatch of these rows, in this order."""
-        x = tuple(m.rows(rows) if isinstance(m, SparseMatrix) else m[rows] for m in self.x)
+    @property
+    def nbytes(self) -> int:
+        """Memory that they take."""
+        parts = (*self.x, *self.exposure, *self.present, self.covariates)
+        return sum(part.nbytes for part in parts if part is not None)
+
+    def capacities(self, parts: Int[Tensor, "batches obs"]) -> tuple[int, ...]:
+        """Per modality, the most non-zeros that any of these minibatches has; 0 for dense ones."""
+        sparse = (isinstance(x, SparseMatrix) and x for x in self.x)
+        return tuple(int(x.entries(parts).sum(-1).amax()) if x else 0 for x in sparse)
+
+    def batch(self, rows: Int[Tensor, "obs"], capacities: Sequence[int | None] | None = None) -> Batch:
+        """The minibatch of these rows, in this order; sparse modalities padded to their capacities, if given."""
+        padded = [None] * len(self.x) if capacities is None else capacities
+        pairs = zip(self.x, padded, strict=True)
+        x = tuple(m.rows(rows, most) if isinstance(m, SparseMatrix) else m[rows] for m, most in pairs)
         exposure = tuple(None if e is None else e[rows] for e in self.exposure)
         present = tuple(None if p is None else p[rows] for p in self.present)
         return Batch(x, exposure, present, self.covariates[rows])

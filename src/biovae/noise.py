@@ -24,15 +24,22 @@ class Noise:
     """
 
     def __init__(self, seed: int, epoch: int = 0, step: int = 0, *, device: torch.device | str = "cpu") -> None:
-        self.key = (int(seed), int(epoch), int(step))
         self.device = torch.device(device)
-        digest = hashlib.blake2b(repr(self.key).encode(), digest_size=8).digest()
-        self.integer = int.from_bytes(digest, "little") >> 1
-        self.generator = torch.Generator(device=self.device).manual_seed(self.integer)
+        self.generator = torch.Generator(device=self.device)
+        self._begin((int(seed), int(epoch), int(step)))
+
+    def _begin(self, key: tuple[int, int, int]) -> None:
+        digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+        self.key, self.integer = key, int.from_bytes(digest, "little") >> 1
+        self.generator.manual_seed(self.integer)
 
     def at(self, epoch: int, step: int = 0) -> "Noise":
         """The stream of another moment of the same seed."""
         return Noise(self.key[0], epoch, step, device=self.device)
+
+    def move(self, epoch: int, step: int = 0) -> None:
+        """Become the stream of another moment; a captured graph knows the generator by identity."""
+        self._begin((self.key[0], epoch, step))
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal draws."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,14 @@ from biovae.network import Network
 from biovae.nn import SPARSE
 from biovae.noise import Noise
 from biovae.schema import Schema
-from biovae.training import plan
+from biovae.training import devices, plan
 from biovae.training.checkpoints import Checkpoints
+from biovae.training.devices import matrix_products
 from biovae.training.loop import EVALUATED, Progress, Trainer
 from biovae.training.progress import watch
+from biovae.training.step import Settings
 from biovae.training.stopping import stop_requests
+from biovae.training.streamed import Streamed
 
 LOGGER = logging.getLogger("biovae")
 SAVE_SECONDS = 10.0  # between checkpoints: what a kill can cost
@@ -64,23 +68,19 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
     Raises:
         InputError: The device is not there.
     """
-    _reach(options.device)
-    observations = prepared.observations.to(options.device)
-    train, validation = (_rows(roles, role, options.device) for role in (Role.TRAIN, Role.VALIDATION))
-    noise = Noise(options.seed, device=options.device)
-    net = network(recipe, prepared.schema, options.seed).to(options.device)
-    net.start(observations, train, noise.at(BUILD))
+    device = _reach(options.device)
+    observations, net = prepared.observations, network(recipe, prepared.schema, options.seed)
+    train, validation = (_rows(roles, role) for role in (Role.TRAIN, Role.VALIDATION))
+    net.start(observations, train, Noise(options.seed).at(BUILD))
     for modality, x in zip(recipe.modalities, observations.x, strict=True):
         LOGGER.debug("%s: %s", modality.name, _path(x))
     settings = plan.settings(len(train), batch_size=options.batch_size, rate=options.rate)
-    batches = max(1, round(len(train) / settings.batch_size))
-    schedule = plan.schedule(options.epochs, batches, recipe.warmup)
-    trainer = Trainer(
-        net, observations, (train, validation), (recipe.objective, recipe.beta), schedule, settings, noise
-    )
+    trainer = _trainer(recipe, net.to(device), (observations, train, validation), settings, options)
     identity = _identity(recipe, prepared, roles, options)
-    _run(trainer, identity, options)
-    null = NullModel(recipe.modalities, net, options.seed).to(options.device).fit(observations, train)
+    with matrix_products(device):
+        _run(trainer, identity, options)
+    net = net.eval().to("cpu")
+    null = NullModel(recipe.modalities, net, options.seed).fit(observations, train)
     p = trainer.progress
     history = pd.DataFrame([vars(row) for row in p.history])
     record = {
@@ -98,13 +98,44 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
         "train_observations": len(train),
         "exposure": [_log_moments(e, train) for e in observations.exposure],
     }
-    return Fitted(net.eval().to("cpu"), null.to("cpu"), prepared.schema, history, record)
+    return Fitted(net, null, prepared.schema, history, record)
 
 
-def _reach(device: str) -> None:
+def _trainer(
+    recipe: Architecture,
+    net: Network,
+    data: tuple[Observations, torch.Tensor, torch.Tensor],
+    settings: Settings,
+    options: Options,
+) -> Trainer:
+    """A run on the device where the network is, with its data there if they fit."""
+    observations, train, validation = data
+    device, noise = torch.device(options.device), Noise(options.seed, device=options.device)
+    memory = devices.budget(observations, net, settings, device)
+    kind = devices.feed_kind(observations, device, memory)
+    if memory is not None and options.progress:
+        print(f"{device}: {memory}", file=sys.stderr, flush=True)
+    home = "cpu" if kind is Streamed else device
+    observations, train, validation = observations.to(home), train.to(home), validation.to(home)
+    batches = kind.batches(len(train), settings.batch_size)
+    schedule = plan.schedule(options.epochs, batches, recipe.warmup)
+    aim = (recipe.objective, recipe.beta)
+    return Trainer(
+        net,
+        observations,
+        (train, validation),
+        aim,
+        schedule,
+        settings,
+        noise,
+        feed=lambda step: kind(step, observations, noise),
+    )
+
+
+def _reach(device: str) -> torch.device:
     """Put a number on the device, before hours are planned around it."""
     try:
-        torch.zeros(1, device=device)
+        return torch.zeros(1, device=device).device
     except (AssertionError, RuntimeError) as error:  # what torch raises differs from device to device
         reason = str(error).splitlines()[0].rstrip(".")[:100]
         raise InputError(
@@ -134,8 +165,8 @@ def _log_moments(exposure: torch.Tensor | None, rows: torch.Tensor) -> list[floa
     return [float(logs.mean()), float(logs.std(correction=0))]
 
 
-def _rows(roles: np.ndarray, role: str, device: str) -> torch.Tensor:
-    return torch.from_numpy(np.flatnonzero(roles == role)).to(device)
+def _rows(roles: np.ndarray, role: str) -> torch.Tensor:
+    return torch.from_numpy(np.flatnonzero(roles == role))
 
 
 def _run(trainer: Trainer, identity: dict[str, str], options: Options) -> None:

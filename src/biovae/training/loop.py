@@ -1,41 +1,32 @@
 """The training loop: minibatches in, the best weights out.
 
-One step is: gather rows, terms of the bound, objective, gradient, guard, AdamW. Everything random comes from
-Noise(seed, epoch, step), so that a run continued from a checkpoint takes the same steps as one that was never stopped.
+One step is: gather rows (see `feeds`), and what `step` does with them. Everything random comes from Noise(seed, epoch,
+step), so that a run continued from a checkpoint takes the same steps as one that was never stopped.
 """
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from biovae.batch import Batch, Observations
+from biovae.batch import Observations
 from biovae.errors import TrainingDiverged
 from biovae.network import Network
 from biovae.noise import Noise
-from biovae.objective import Objective, elbo
+from biovae.objective import Objective
+from biovae.training.feeds import Direct, Feed
 from biovae.training.schedule import Schedule
+from biovae.training.step import Settings, Step
 
 BAD_STEPS = 3  # in a row: then the run is given up
+LOOK = 100  # steps between looks at what an accelerator has done; a CPU is asked after each
 ENTRIES = 2**20  # values of a minibatch that is only scored: 4 MB of float32 for each of a few arrays
 EVALUATED = 4096  # validation observations that steer training: their mean is known to a 64th of their spread
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Numbers of the optimiser, chosen from the size of the data by `plan.settings`."""
-
-    batch_size: int
-    rate: float
-    weight_decay: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip: float = 100.0
-    steps_between: int = 20  # optimiser steps between evaluations, at least one epoch
 
 
 @dataclass(frozen=True)
@@ -93,6 +84,7 @@ class Trainer:
         schedule: Rate and beta by step, and the end.
         settings: Numbers of the optimiser.
         noise: Source of every draw.
+        feed: How minibatches reach the step; None cuts them from observations that lie where the network does.
     """
 
     def __init__(  # noqa: PLR0913 - a run is all of these
@@ -104,6 +96,7 @@ class Trainer:
         schedule: Schedule,
         settings: Settings,
         noise: Noise,
+        feed: Callable[[Step], Feed] | None = None,
     ) -> None:
         self.network, self.observations, self.schedule, self.settings, self.noise = (
             network,
@@ -114,17 +107,12 @@ class Trainer:
         )
         self.train_rows, self.validation_rows = rows
         self.objective, self.beta = aim
-        self.optimiser = _optimiser(network, settings)
+        self.step = Step(network, self.objective, settings)
+        self.feed = Direct(self.step, observations, noise) if feed is None else feed(self.step)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
-        self._shuffled: tuple[int, tuple[Tensor, ...]] | None = None
-        self.parameters = list(network.parameters())
-        self.buffers = [b for b in network.buffers() if b.is_floating_point()]
-
-    @property
-    def batches(self) -> int:
-        """Steps per epoch: the remainder is spread over them, so that no batch is tiny."""
-        return max(1, round(len(self.train_rows) / self.settings.batch_size))
+        self._shuffled: tuple[int, Sequence[Tensor]] | None = None
+        self._looked_at = 0
 
     def planned(self) -> int:
         """Total steps, as far as the schedule knows."""
@@ -136,7 +124,7 @@ class Trainer:
         while not self.schedule.finished(p.step):
             started = time.perf_counter()
             parts = self._parts(p.epoch)
-            self._step(self.observations.batch(parts[p.step_in_epoch]))
+            self._step(parts[p.step_in_epoch])
             p.step_in_epoch += 1
             over = self.schedule.finished(p.step)
             if over or p.step_in_epoch == len(parts):
@@ -145,6 +133,7 @@ class Trainer:
                     self._evaluate(p.seconds + time.perf_counter() - started)
             p.seconds += time.perf_counter() - started
             yield p
+        self.feed.end()
         self.restore_best()
 
     def restore_best(self) -> None:
@@ -152,18 +141,21 @@ class Trainer:
         if self.best:
             self.network.load_state_dict(self.best)
 
-    def _parts(self, epoch: int) -> tuple[Tensor, ...]:
-        """The minibatches of an epoch, a function of (seed, epoch) alone; the remainder is spread over them."""
+    def _parts(self, epoch: int) -> Sequence[Tensor]:
+        """The minibatches of an epoch, a function of (seed, epoch) alone."""
         if self._shuffled is None or self._shuffled[0] != epoch:
-            order = self.noise.at(epoch).permutation(len(self.train_rows))
-            self._shuffled = (epoch, self.train_rows[order].tensor_split(self.batches))
+            order = self.noise.at(epoch).permutation(len(self.train_rows)).to(self.train_rows.device)
+            parts = self.feed.cut(self.train_rows[order], self.settings.batch_size)
+            self.feed.begin(parts[self.progress.step_in_epoch :])
+            self._shuffled = (epoch, parts)
         return self._shuffled[1]
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Everything that a checkpoint needs to continue bit by bit: a document and tensors."""
+        self._collect()
         tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        for i, state in self.optimiser.state_dict()["state"].items():
+        for i, state in self.step.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{i}/{name}": torch.as_tensor(value) for name, value in state.items()}
         return {"progress": self.progress.document(), "schedule": self.schedule.state()}, tensors
 
@@ -177,54 +169,42 @@ class Trainer:
         for path, value in _under("optimiser/", tensors).items():
             i, name = path.split("/")
             moments.setdefault(int(i), {})[name] = value
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
+        self.step.restore(moments)
+        self.step.begin(in_a_row=self.progress.bad)
+        self._looked_at = self.progress.step
 
-    def _step(self, batch: Batch) -> None:
-        p, network = self.progress, self.network
-        if not network.training:
-            network.train()
-        kept = [b.clone() for b in self.buffers]
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.settings.rate * self.schedule.rate(p.step)
-        noise, objective = self.noise.at(p.epoch + 1, p.step_in_epoch + 1), self.objective
-        self.optimiser.zero_grad()
-        terms = network.terms(
-            batch,
-            noise,
-            samples=objective.samples,
-            train=True,
-            doubly=objective.doubly,
-            densities=objective.densities,
-        )
-        loss = -objective(terms, self.beta * self.schedule.share(p.step)).mean()
-        if terms.lesson is not None:
-            loss = loss + terms.lesson.mean()
-        loss.backward()
-        norm = _clip(self.parameters, self.settings.clip * math.sqrt(len(batch)))
-        if torch.isfinite(norm + loss):
-            self.optimiser.step()
-            p.bad = 0
-            p.bound_sum += float(elbo(terms).detach().sum())
-            p.bound_count += len(batch)
-        else:
-            self._undo(kept, float(loss.detach()))
-        p.step += 1
-
-    def _undo(self, kept: list[Tensor], loss: float) -> None:
-        """Weights were not touched; put back what the forward pass changed, and go on at half the rate."""
+    def _step(self, index: Int[Tensor, "obs"]) -> None:
         p = self.progress
-        for buffer, value in zip(self.buffers, kept, strict=True):
-            buffer.copy_(value)
-        p.bad += 1
-        self.schedule.scale *= 0.5
-        p.events.append(f"step {p.step}: loss {loss:g} or its gradient was not finite; undone, learning rate halved")
+        if not self.network.training:
+            self.network.train()
+        self.step.aim(self.settings.rate * self.schedule.rate(p.step), self.beta * self.schedule.share(p.step))
+        self.feed(index, (p.epoch + 1, p.step_in_epoch + 1))
+        if self.step.device.type == "cpu" or p.step - self._looked_at >= LOOK:
+            self._collect()
+        p.step += 1
         if p.bad >= BAD_STEPS:
             raise TrainingDiverged(
-                f"expected finite steps, found {BAD_STEPS} bad ones in a row at step {p.step} (epoch {p.epoch}); "
+                f"expected finite steps, found {BAD_STEPS} bad ones in a row at step {p.step - 1} (epoch {p.epoch}); "
                 "the last good weights were kept: fit with a lower learning rate, or look for extreme values."
             )
 
+    def _collect(self) -> None:
+        """Take over what the step has tallied since the last time; a bad step costs half the rate."""
+        p, found = self.progress, self.step.look()
+        p.bound_sum += found.bound
+        p.bound_count += round(found.observations)
+        p.bad = round(found.in_a_row if found.most_in_a_row < BAD_STEPS else found.most_in_a_row)
+        if found.bad:
+            self.schedule.scale *= 0.5**found.bad
+            since = f"step {p.step}: loss {found.loss:g} or its gradient was"
+            if p.step > self._looked_at:
+                since = f"steps {self._looked_at} to {p.step}: {found.bad:.0f} losses or gradients were"
+            halved = "halved" if found.bad == 1 else f"halved {found.bad:.0f} times"
+            p.events.append(f"{since} not finite; undone, learning rate {halved}")
+        self._looked_at = p.step + 1
+
     def _evaluate(self, seconds: float) -> None:
+        self._collect()
         p, schedule = self.progress, self.schedule
         rows = self.validation_rows if len(self.validation_rows) else self.train_rows
         bound, reconstruction, kl = evaluate(self.network, self.observations, rows[:EVALUATED], self.noise)
@@ -243,24 +223,8 @@ class Trainer:
             self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
 
-def _clip(parameters: list[nn.Parameter], limit: float) -> Tensor:
-    """Scale the gradient down to the limit, and say how large it was; nothing is touched where it is smaller."""
-    norm = torch.nn.utils.get_total_norm([w.grad for w in parameters if w.grad is not None])
-    if norm > limit:
-        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-    return norm
-
-
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _optimiser(network: Network, settings: Settings) -> torch.optim.AdamW:
-    """AdamW; vectors (biases, norms, dispersions) are not decayed."""
-    matrices = [w for w in network.parameters() if w.dim() > 1]
-    vectors = [w for w in network.parameters() if w.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.rate, betas=settings.betas, fused=True)
 
 
 @torch.no_grad()
@@ -272,9 +236,9 @@ def evaluate(
     sums = torch.zeros(3, dtype=torch.float64)
     widest = max(m.features for m in network.parts)
     for i, part in enumerate(rows.split(max(16, min(512, ENTRIES // widest)))):
-        t = network.terms(observations.batch(part), noise.at(-1, i), densities=False)
+        t = network.terms(observations.batch(part).to(noise.device), noise.at(-1, i), densities=False)
         kl = t.kl_by_group.sum(-1)
         reconstruction = (t.log_px - t.library).mean(0)
-        sums += torch.stack([(reconstruction - kl).sum(), reconstruction.sum(), kl.sum()]).double().cpu()
+        sums += torch.stack([(reconstruction - kl).sum(), reconstruction.sum(), kl.sum()]).cpu().double()
     bound, reconstruction, kl = (sums / max(len(rows), 1)).tolist()
     return bound, reconstruction, kl

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from biovae.training.loop import Settings
 from biovae.training.schedule import OneCycle, Plateau, Schedule, Warmup
+from biovae.training.step import Settings
 
 Epochs = int | Literal["auto"]
 
