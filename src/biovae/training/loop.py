@@ -112,6 +112,7 @@ class Trainer:
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self._shuffled: tuple[int, Sequence[Tensor]] | None = None
+        self.look_every = 1 if self.step.device.type == "cpu" else LOOK
         self._looked_at = 0
 
     def planned(self) -> int:
@@ -179,9 +180,9 @@ class Trainer:
             self.network.train()
         self.step.aim(self.settings.rate * self.schedule.rate(p.step), self.beta * self.schedule.share(p.step))
         self.feed(index, (p.epoch + 1, p.step_in_epoch + 1))
-        if self.step.device.type == "cpu" or p.step - self._looked_at >= LOOK:
-            self._collect()
         p.step += 1
+        if p.step - self._looked_at >= self.look_every:
+            self._collect()
         if p.bad >= BAD_STEPS:
             raise TrainingDiverged(
                 f"expected finite steps, found {BAD_STEPS} bad ones in a row at step {p.step - 1} (epoch {p.epoch}); "
@@ -196,12 +197,12 @@ class Trainer:
         p.bad = round(found.in_a_row if found.most_in_a_row < BAD_STEPS else found.most_in_a_row)
         if found.bad:
             self.schedule.scale *= 0.5**found.bad
-            since = f"step {p.step}: loss {found.loss:g} or its gradient was"
-            if p.step > self._looked_at:
-                since = f"steps {self._looked_at} to {p.step}: {found.bad:.0f} losses or gradients were"
+            since = f"step {p.step - 1}: loss {found.loss:g} or its gradient was"
+            if p.step - self._looked_at > 1:
+                since = f"steps {self._looked_at} to {p.step - 1}: {found.bad:.0f} losses or gradients were"
             halved = "halved" if found.bad == 1 else f"halved {found.bad:.0f} times"
             p.events.append(f"{since} not finite; undone, learning rate {halved}")
-        self._looked_at = p.step + 1
+        self._looked_at = p.step
 
     def _evaluate(self, seconds: float) -> None:
         self._collect()
