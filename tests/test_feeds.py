@@ -1,10 +1,9 @@
-"""Feeds: whichever way rows reach the step, it is the same step; and what a device is asked only now and then is not lost."""
+"""Feeds: whichever way rows reach the step, it is the same step; and what is looked at now and then is not lost."""
 
 import math
 
 import pytest
 import torch
-from test_training import FEATURES, counts, finish, poison, same, trainer, weights
 
 from biovae.batch import SparseMatrix
 from biovae.errors import TrainingDiverged
@@ -14,6 +13,7 @@ from biovae.training.captured import Captured
 from biovae.training.devices import Budget
 from biovae.training.feeds import Direct
 from biovae.training.streamed import Streamed
+from test_training import FEATURES, counts, finish, poison, same, trainer, weights
 
 
 def fed_by(kind, **how):

@@ -13,7 +13,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "biovae"
 FLOORS = [  # from the ground up; same names as the files and folders
     {"errors", "kernels"},
-    {"noise", "schema", "recipe", "batch", "artifact"},
+    {"noise", "schema", "recipe", "artifact"},
+    {"source", "batch"},
     {"nn", "distributions", "data", "analysis"},
     {"likelihoods", "posteriors", "datasets"},
     {"priors", "objective", "diagnostics"},
@@ -31,10 +32,14 @@ FLOOR = {room: level for level, rooms in enumerate(FLOORS, start=1) for room in 
 
 MATHEMATICS = {
     "nn", "distributions", "likelihoods", "priors", "posteriors", "objective", "network", "training",
-    "batch", "noise", "schema", "recipe", "kernels",
+    "batch", "noise", "schema", "source", "recipe", "kernels",
 }  # fmt: skip
 LIBRARIES = {"torch", "numpy", "scipy", "pandas", "pydantic", "jaxtyping", "biovae"} | set(sys.stdlib_module_names)
-EXTRA_LIBRARIES = {"priors": {"zuko"}, "training": {"rich"}, "kernels": {"numba"}}  # where they are used, and only then
+EXTRA_LIBRARIES = {
+    "priors": {"zuko"},
+    "training": {"rich"},
+    "kernels": {"numba", "triton"},
+}  # where they are used, and only then
 ANALYSIS_MAY_IMPORT = {"analysis", "errors", "noise"}  # arrays in, records out: never a model
 
 DOORS = {"biovae.cli.fit", "biovae.modalities.rna.rna", "biovae.model.vae.fit"}  # each word is a user's, and optional
@@ -120,6 +125,13 @@ def test_analysis_imports_no_model():
     assert not {name: rooms for name, rooms in wrong.items() if rooms}
 
 
+def test_the_gpu_benchmark_needs_no_more_than_the_mathematics():
+    root = PACKAGE.parents[1]
+    strangers = ["anndata", "mudata", "zarr", "numba", "zuko", "sklearn", "rich", "typer", "matplotlib", "igraph"]
+    blocked = f"import sys; sys.path[:0] = [{str(root)!r}]; sys.modules.update(dict.fromkeys({strangers}))"
+    subprocess.run([sys.executable, "-c", f"{blocked}; import benchmarks.gpu"], check=True)
+
+
 def test_importing_the_package_is_cheap():
     heavy = ["torch", "anndata", "pandas", "scipy", "sklearn", "matplotlib", "pydantic"]
     code = f"import sys, biovae; print([name for name in {heavy} if name in sys.modules])"
@@ -142,5 +154,6 @@ def test_parameter_lists_are_short():
     counts = {
         name: sum(a.arg not in ("self", "cls") for a in node.args.posonlyargs + node.args.args + node.args.kwonlyargs)
         for name, node, _ in functions()
+        if "triton.jit" not in map(ast.unparse, node.decorator_list)  # a GPU is handed its pointers one by one
     }
     assert not {name: count for name, count in counts.items() if count > PARAMETERS and name not in DOORS}

@@ -344,7 +344,7 @@ def test_real_counts_pass_in_a_blink(real):
     assert time.process_time() - start < 2
     assert prepared.notices == ()
     x = prepared.observations.x[0]
-    assert (x.column.dtype, x.value.dtype) == (torch.int16, torch.int16)
+    assert (x.column.dtype, x.value.dtype) == (torch.int16, torch.uint8)
     np.testing.assert_array_equal(prepared.observations.exposure[0][:, 0], np.asarray(data.X.sum(1)).ravel())
 
 

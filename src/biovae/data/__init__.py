@@ -15,8 +15,8 @@ from biovae.data.locate import locate
 from biovae.data.prepare import Prepared, align, prepare
 from biovae.data.recognise import recognise
 from biovae.data.select import select_features
-from biovae.data.source import Source
 from biovae.data.split import Role, split
+from biovae.source import Source
 
 __all__ = [
     "Prepared",

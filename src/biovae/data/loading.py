@@ -20,8 +20,8 @@ from biovae.data.covariates import column
 from biovae.data.features import Columns
 from biovae.data.gate import SPARSE, Census, Values, blemishes, census, judge
 from biovae.data.locate import Found
-from biovae.data.source import Source
 from biovae.errors import InputError, first
+from biovae.source import Source
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from mudata import MuData
 
 from biovae.data.containers import gather, size
 from biovae.data.gate import SPARSE, Values, census
-from biovae.data.source import Source
 from biovae.errors import InputError, closest, first
 from biovae.schema import Support
+from biovae.source import Source
 
 PROBE = 512  # rows that tell whether a matrix can be what is wanted; the gate looks at all of them later
 

@@ -18,9 +18,9 @@ from biovae.data.features import Columns, Missing, choose, match
 from biovae.data.gate import OnBad, repeated, settle
 from biovae.data.loading import Part, absent, load
 from biovae.data.locate import Found, locate
-from biovae.data.source import Source
 from biovae.errors import InputError, closest, first
 from biovae.schema import ModalitySchema, Schema
+from biovae.source import Source
 
 Wanted = Mapping[str, Sequence[str] | np.ndarray]
 

@@ -28,8 +28,8 @@ from biovae.data.features import Columns, find, told_apart
 from biovae.data.loading import admit
 from biovae.data.locate import Found, locate
 from biovae.data.prepare import positions
-from biovae.data.source import Source
 from biovae.errors import InputError
+from biovae.source import Source
 
 THETA = 100.0
 BLOCK = 2**16  # non-zeros at a time: they stay in the cache

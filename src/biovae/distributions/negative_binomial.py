@@ -9,7 +9,7 @@
 The last term is the whole of it where x = 0, and 90 to 98 % of single-cell counts are 0. So the dense part costs one
 softplus and one sigmoid per entry, in float32. The terms of the non-zeros, large ones that cancel, are summed in
 float64. The gradients need softplus(a), sigmoid(a), and one number per non-zero. Means given as a `Composition` are
-scored by a compiled loop where it fits (see `fused`); what is here is its reference, and runs everywhere:
+scored by a compiled loop where one fits (see `fused`, `on_gpu`); what is here is the reference, and runs everywhere:
 
     d log p / d m     = x sigmoid(-a) - r sigmoid(a)
     d log p / d log r = r [digamma(x + r) - digamma(r) - softplus(a)] - x sigmoid(-a) + r sigmoid(a)
@@ -31,6 +31,7 @@ from biovae.batch import SparseCounts
 from biovae.distributions.composition import Composition, written
 from biovae.distributions.distribution import Distribution
 from biovae.distributions.fused import composed_log_prob, fits
+from biovae.distributions.on_gpu import composed_log_prob_gpu, fits_gpu
 from biovae.distributions.sparse import add, as_row, as_rows, as_sparse, clear, repeat, take, wide
 from biovae.distributions.special import HALF_LOG_2PI, SHIFT, bounded, log_rising, stirling
 from biovae.noise import Noise
@@ -73,8 +74,12 @@ class NegativeBinomial(Distribution):
     def log_prob(self, x: SparseCounts | Float[Tensor, "obs features"]) -> Float[Tensor, "*samples obs"]:
         """log p(x), in nats, summed over features."""
         x = as_sparse(x)
-        if isinstance(self.parts, Composition) and fits(self.parts, self.log_r, x):
-            return composed_log_prob(self.parts, bounded(self.log_r, -LIMIT, LIMIT), x)
+        if isinstance(self.parts, Composition):
+            log_r = bounded(self.log_r, -LIMIT, LIMIT)
+            if fits(self.parts, log_r, x):
+                return composed_log_prob(self.parts, log_r, x)
+            if fits_gpu(self.parts, log_r, x):
+                return composed_log_prob_gpu(self.parts, log_r, x)
         shape = torch.broadcast_shapes(self.shape, x.shape)
         m = as_rows(self.log_mean, shape)
         return _LogProb.apply(m, as_row(self.log_r, shape), repeat(x, len(m))).view(shape[:-1])

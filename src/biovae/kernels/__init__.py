@@ -1,7 +1,7 @@
-"""Kernels: the few loops that set the speed of training on a CPU, compiled by numba. Arrays in, arrays out.
+"""Kernels: the few loops that set the speed of training, compiled by numba on a CPU, by Triton on a GPU.
 
 Each has a plain torch form beside it, one floor up, which is the reference that tests hold it to and what runs on other
-devices, in other precisions, and where numba is not installed. Compiled once per installation, then read from a cache.
+devices, in other precisions, and where neither is installed. Compiled once per installation, then read from a cache.
 Rows are shared out among as many threads as torch uses; a result does not depend on how many there are.
 """
 
@@ -59,6 +59,11 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 def kernel_fits(*tensors: Tensor) -> bool:
     """Whether the kernels can work on these: single precision, in the memory of the CPU."""
     return _wanted and installed() and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+
+
+def kernels_wanted() -> bool:
+    """Whether compiled loops may run at all."""
+    return _wanted
 
 
 @contextmanager

@@ -8,12 +8,12 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from biovae.data.source import Source
 from biovae.likelihoods import AnyLikelihood
 from biovae.modalities.views import AnyView
 from biovae.nn import AnyBody
 from biovae.recipe import Recipe
 from biovae.schema import Support
+from biovae.source import Source
 
 
 class Modality(Recipe):

@@ -1,0 +1,95 @@
+"""Counts of a composition on a CUDA device: the kernels of `kernels.triton_counts` as one autograd function."""
+
+import warnings
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import softplus
+
+from biovae.batch import SparseCounts
+from biovae.distributions.composition import Composition
+from biovae.distributions.sparse import repeat
+from biovae.kernels import kernels_wanted
+
+
+def fits_gpu(mean: Composition, log_r: Float[Tensor, "..."], x: SparseCounts) -> bool:
+    """Whether the kernels can score x: single precision on a CUDA device, one dispersion per feature."""
+    device = mean.logits.device
+    if device.type != "cuda" or not kernels_wanted():
+        return False
+    whole = mean.logits.shape[-2:] == x.shape and mean.exposure.dim() <= mean.logits.dim()
+    single = all(t.dtype == torch.float32 for t in (mean.logits, mean.exposure, log_r))
+    return whole and single and log_r.numel() == log_r.shape[-1] == x.shape[1] and trusted(device)
+
+
+def composed_log_prob_gpu(
+    mean: Composition, log_r: Float[Tensor, "..."], x: SparseCounts
+) -> Float[Tensor, "*samples obs"]:
+    """log p(x), summed over features; log r within the bounds of `NegativeBinomial`."""
+    *rows, features = mean.logits.shape
+    logits = mean.logits.reshape(-1, features).contiguous()
+    exposure = mean.exposure.expand(*rows, 1).reshape(-1).contiguous()
+    counts = repeat(x, len(logits))
+    return _LogProb.apply(logits, exposure, log_r.reshape(-1).contiguous(), counts, mean.share).view(rows)
+
+
+class _LogProb(torch.autograd.Function):
+    """Forward keeps three numbers per row; backward makes the means again instead of reading them."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, exposure: Tensor, log_r: Tensor, x: SparseCounts, share: bool) -> Tensor:  # noqa: FBT001
+        from biovae.kernels.triton_counts import score
+
+        found = score(logits, exposure, log_r, (x.row, x.column, x.value), share=share)
+        ctx.save_for_backward(logits, exposure, log_r, x.row, x.column, x.value, *found)
+        ctx.share = share
+        return found.log_p.to(logits.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        from biovae.kernels.triton_counts import Scored, gradients
+
+        logits, exposure, log_r, *rest = ctx.saved_tensors
+        entries, scored = tuple(rest[:3]), Scored(*rest[3:])
+        in_logits, in_log_r = gradients(logits, exposure, log_r, entries, scored, grad.contiguous(), share=ctx.share)
+        return in_logits, scored.pull / exposure * grad, in_log_r, None, None
+
+
+@cache
+def trusted(device: torch.device) -> bool:
+    """Whether the kernels compile here and say what the formula says: tried once, and said where they do not."""
+    try:
+        error = _error(device)
+    except Exception as reason:
+        said = str(reason).splitlines()[:1]
+    else:
+        if error < 1e-3:
+            return True
+        said = [f"off by {error:.1g}"]
+    warnings.warn(
+        f"the plain forms score counts on {device}, slower: the Triton kernels failed ({said}).", stacklevel=2
+    )
+    return False
+
+
+def _error(device: torch.device) -> float:
+    """The largest relative error of scores and gradients on a few random counts."""
+    draw = torch.Generator().manual_seed(0)
+    logits, log_r = torch.randn(6, 1500, generator=draw), torch.randn(1500, generator=draw)
+    x = torch.poisson(torch.rand(6, 1500, generator=draw), generator=draw) * (torch.rand(6, 1500, generator=draw) < 0.1)
+    exposure = x.sum(-1, keepdim=True) + 1
+    given = [t.to(device).requires_grad_() for t in (logits, exposure, log_r)]
+    with torch.enable_grad():
+        score = composed_log_prob_gpu(Composition(given[0], given[1]), given[2], SparseCounts.from_dense(x.to(device)))
+        wanted = [t.double().requires_grad_() for t in (logits, exposure, log_r)]
+        m, r = wanted[1].log() + wanted[0].log_softmax(-1), wanted[2].exp()
+        a, v = m - wanted[2], x.double()
+        log_p = torch.lgamma(v + r) - torch.lgamma(r) - torch.lgamma(v + 1) + v * (a - softplus(a)) - r * softplus(a)
+    pairs = [(score.detach(), log_p.sum(-1).detach())]
+    pairs += zip(torch.autograd.grad(score.sum(), given), torch.autograd.grad(log_p.sum(), wanted), strict=True)
+    return max(float((a.cpu() - b).abs().max() / b.abs().max()) for a, b in pairs)
