@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import softplus
 
 from biovae.batch import SparseCounts, SparseMatrix
-from biovae.distributions import Composition, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from biovae.distributions import Affine, Composition, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from biovae.distributions.fused import full_precision
 from biovae.kernels import kernel_fits, run_kernel, without_kernels
 from biovae.kernels.counts import exp, log1p, negative_binomial
 from biovae.kernels.rows import thin
@@ -80,6 +82,30 @@ def test_scores_and_gradients_of_a_composition(kind, seed, spread, dispersion, s
         assert error < 3e-6 * (1 + truth.abs().max()), (error, truth.abs().max())
 
 
+@pytest.mark.parametrize("full", [True, False], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("weighted", [True, False])
+@given(st.integers(0, 10_000), st.booleans(), st.sampled_from([(), (2,)]))
+def test_gradients_through_the_map_of_the_logits(full, weighted, seed, share, samples):
+    features = 300  # enough for half precision, where the CPU has it
+    noise, rng = Noise(seed), np.random.default_rng(seed)
+    x = torch.from_numpy(rng.negative_binomial(0.4, 0.05, size=(OBS, features)) * (rng.random((OBS, features)) < 0.2))
+    x[0, 0], x[1] = 12_345, 0
+    inputs = [noise.normal(*samples, OBS, 9), noise.normal(features, 9), noise.normal(features) - 3 * (not share)]
+    inputs += [100 + 5_000 * noise.uniform(OBS, 1), noise.normal(features)]
+    each = 0.5 + noise.uniform(OBS) if weighted else torch.full((OBS,), 0.3)
+    found = []
+    for precision in (torch.float32, torch.float64):
+        parts = [part.to(precision).clone().requires_grad_() for part in inputs]
+        with full_precision() if full else nullcontext():
+            mean = Composition(Affine(*parts[:3]), parts[3], share=share)
+            log_p = NegativeBinomial(mean, parts[4]).log_prob(SparseCounts.from_dense(x.to(precision)))
+            (log_p * each).sum().backward()
+        found.append([log_p.detach(), *(part.grad for part in parts)])
+    for i, (mine, truth) in enumerate(zip(*found, strict=True)):
+        products = i in (1, 2) and not full  # of the gradients only those in h and W are matrix products
+        assert (mine - truth).norm() < (1e-2 if products else 1e-5) * (1e-3 + truth.norm())
+
+
 @pytest.mark.parametrize("share", [True, False])
 def test_the_plain_form_agrees_and_scores_alone(share):
     noise, x = Noise(1), SparseCounts.from_dense(counts(1))
@@ -120,6 +146,18 @@ def test_exp_and_log1p_to_single_precision():
     np.testing.assert_allclose([exp(v) for v in x], np.exp(x.astype(np.float64)), rtol=3e-7)
     u = np.geomspace(1e-30, 1e37, 20_001).astype(np.float32)
     np.testing.assert_allclose([log1p(v) for v in u], np.log1p(u.astype(np.float64)), rtol=3e-7)
+
+
+def test_logits_that_are_only_a_bias():
+    x, bias = counts(4), Noise(4).normal(FEATURES).requires_grad_()
+    empty, exposure = torch.zeros(OBS, 0), torch.full((OBS, 1), 50.0)
+    found = NegativeBinomial(
+        Composition(Affine(empty, torch.zeros(FEATURES, 0), bias), exposure), torch.zeros(FEATURES)
+    )
+    plain = NegativeBinomial(Composition(bias.expand(OBS, -1), exposure), torch.zeros(FEATURES))
+    scores = [p.log_prob(SparseCounts.from_dense(x)).sum() for p in (found, plain)]
+    torch.testing.assert_close(*scores)
+    torch.testing.assert_close(*(torch.autograd.grad(score, bias)[0] for score in scores), rtol=1e-4, atol=1e-3)
 
 
 def test_no_rows_and_no_entries():
@@ -197,12 +235,13 @@ def test_a_first_layer_keeps_torchs_state():
 def test_the_number_of_threads_is_torchs_and_changes_nothing():
     x, noise = SparseCounts.from_dense(counts(6)), Noise(6)
     entries = tuple(part.numpy() for part in x[:3])
-    arguments = (noise.normal(OBS, FEATURES), torch.ones(OBS), torch.zeros(FEATURES), entries, OBS, True, True)
+    handed = (noise.normal(OBS, FEATURES), torch.ones(OBS), torch.zeros(FEATURES), torch.ones(OBS), entries, OBS, True)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(run_kernel(negative_binomial, *arguments))
+            out = torch.zeros(OBS, FEATURES)
+            found.append((*run_kernel(negative_binomial, *handed, out), out))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from biovae.batch import Context, SparseCounts
 from biovae.distributions import (
+    Affine,
     Bernoulli,
     Categorical,
     Composition,
@@ -84,7 +85,9 @@ class LogMean(nn.Module):
 
     def forward(self, h: Tensor, context: Context) -> Composition:
         """See the class."""
-        return Composition(self.readout(h, context.covariates), context.depth, share=self.composition)
+        readout, c = self.readout, context.covariates
+        logits = readout(h, c) if readout.groups else Affine(*readout.affine(h, c))
+        return Composition(logits, context.depth, share=self.composition)
 
     @torch.no_grad()
     def start(self, x: SparseCounts, context: Context) -> None:

@@ -289,11 +289,20 @@ class Readout(nn.Module):
         self, h: Float[Tensor, "..."], c: Float[Tensor, "obs covariates"]
     ) -> Float[Tensor, "*samples obs features"]:
         """Map, pool the groups where there are any, add what the covariates say."""
-        if self.groups:
-            out = _PooledGroups.apply(h, self.map.weight) + (self.map.bias - math.log(self.groups))
-        else:
-            out = self.map(h)
+        if not self.groups:
+            return functional.linear(*self.affine(h, c))
+        out = _PooledGroups.apply(h, self.map.weight) + (self.map.bias - math.log(self.groups))
         return out + c @ self.side if len(self.side) else out
+
+    def affine(self, h: Float[Tensor, "..."], c: Float[Tensor, "obs covariates"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Input, weights and bias of the map without groups, covariates among its inputs."""
+        if not len(self.side):
+            return h, self.map.weight, self.map.bias
+        return (
+            torch.cat([h, c.expand(*h.shape[:-1], -1)], -1),
+            torch.cat([self.map.weight, self.side.T], 1),
+            self.map.bias,
+        )
 
 
 class _PooledGroups(torch.autograd.Function):

@@ -4,34 +4,60 @@
     exposure    (*samples, obs, 1)
     log mean    log exposure + log softmax(logits), or log exposure + logits where the features are not shares
 
-Kept apart so that a likelihood may take softmax, score and gradient in one pass over its rows.
+Kept apart so that a likelihood may take linear map, softmax, score and gradient in one pass over its rows.
 """
 
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import linear
+
+
+class Affine(NamedTuple):
+    """Logits that are still to be written out: h W' + b."""
+
+    h: Float[Tensor, "*samples obs hidden"]
+    weight: Float[Tensor, "features hidden"]
+    bias: Float[Tensor, "features"]
 
 
 class Composition:
     """Means as shares of an exposure.
 
     Args:
-        logits: One per feature.
+        logits: One per feature, or the linear map that gives them.
         exposure: Total of each row.
         share: Whether the means of a row sum to its exposure; else each is exposure times exp(logit).
     """
 
     def __init__(
-        self, logits: Float[Tensor, "*samples obs features"], exposure: Float[Tensor, "... 1"], *, share: bool = True
+        self,
+        logits: Float[Tensor, "*samples obs features"] | Affine,
+        exposure: Float[Tensor, "... 1"],
+        *,
+        share: bool = True,
     ) -> None:
-        self.logits, self.exposure, self.share = logits, exposure, share
+        self.given, self.exposure, self.share = logits, exposure, share
+
+    @cached_property
+    def logits(self) -> Float[Tensor, "*samples obs features"]:
+        """Written out."""
+        return linear(*self.given) if isinstance(self.given, Affine) else self.given
+
+    @property
+    def rows(self) -> torch.Size:
+        """(*samples, obs, features) of the logits."""
+        if isinstance(self.given, Affine):
+            return torch.Size((*self.given.h.shape[:-1], len(self.given.bias)))
+        return self.given.shape
 
     @property
     def shape(self) -> torch.Size:
         """(*samples, obs, features)."""
-        return torch.broadcast_shapes(self.logits.shape, self.exposure.shape)
+        return torch.broadcast_shapes(self.rows, self.exposure.shape)
 
     @cached_property
     def log_mean(self) -> Float[Tensor, "*samples obs features"]:

@@ -18,7 +18,7 @@ from biovae.kernels import kernels_wanted
 
 def fits_gpu(mean: Composition, log_r: Float[Tensor, "..."], x: SparseCounts) -> bool:
     """Whether the kernels can score x: single precision on a CUDA device, one dispersion per feature."""
-    device = mean.logits.device
+    device = log_r.device
     if device.type != "cuda" or not kernels_wanted():
         return False
     whole = mean.logits.shape[-2:] == x.shape and mean.exposure.dim() <= mean.logits.dim()

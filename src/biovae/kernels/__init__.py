@@ -40,7 +40,15 @@ def installed() -> bool:
 
 def loops() -> str:
     """Which loops run, by name and version: they round differently, and thin with different draws."""
-    return f"numba {version('numba')}" if kernel_fits() else "plain"
+    half = ", bfloat16" if has_bfloat16() else ""
+    return f"numba {version('numba')}{half}" if kernel_fits() else "plain"
+
+
+@cache
+def has_bfloat16() -> bool:
+    """Whether the CPU multiplies matrices in bfloat16 faster than in float32."""
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in asked)
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:

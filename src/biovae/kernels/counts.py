@@ -21,6 +21,7 @@ from biovae.kernels import compiled
 from biovae.kernels.rows import log_factorial, starts
 
 LISTED = 32  # counts below it are looked up
+ROWS, MOST_CHUNKS = 8, 64  # rows of a chunk, until there are so many chunks
 BLOCK = 512  # features of a table that a thread makes at a time
 LANES = 16
 SHIFT = 8.0
@@ -147,52 +148,57 @@ def _stirling(s):
 
 
 @compiled(parallel=True, fastmath=QUICK)
-def negative_binomial(logits, exposure, log_r, entries, obs, share, slopes):  # noqa: PLR0913
-    """log p(x) of each row and, where `slopes`, its derivatives in the logits and in log r.
+def negative_binomial(logits, exposure, log_r, weight, entries, obs, share, out):  # noqa: PLR0913
+    """log p(x) of each row and, where `out` has room, the gradients of sum(weight * log p).
+
+    Rows are worked on in chunks, each with sums of its own: how many there are depends on the rows alone.
 
     Args:
         logits: l; its rows are samples of `obs` observations, one sample after the other.
         exposure: One number per row of l.
         log_r: One number per feature.
+        weight: One number per row.
         entries: Row, column and value of the counts of the observations, in row order.
         obs: How many observations.
         share: Whether the mean is a share of the exposure.
-        slopes: Whether to give derivatives; they are empty without.
+        out: Takes the gradient in l, (rows, features): float32, or uint16 for the bits of a bfloat16; (0, 0) for none.
 
     Returns:
-        log p and its derivative in log exposure (rows,), those in l and in log r (rows, features).
+        log p and its derivative in log exposure (rows,), its gradients in log r and in a bias of l (features,).
     """
     rows, features = logits.shape
     row, column, value = entries
     r, inverse, rise, fall = tables(log_r)
     pointers = starts(row, obs)
+    slopes = out.size > 0
+    chunks = min(MOST_CHUNKS, (rows + ROWS - 1) // ROWS)
     log_p, in_log_exposure = np.empty(rows, np.float64), np.empty(rows, np.float32)
-    shape = (rows, features) if slopes else (0, features)
-    in_logits, in_log_r = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    for i in prange(rows):
-        logit, own = logits[i], slice(pointers[i % obs], pointers[i % obs + 1])
-        column_i, value_i = column[own], value[own]
-        mean = in_logits[i] if slopes else np.empty(features, np.float32)
-        in_r = in_log_r[i] if slopes else np.empty(0, np.float32)
-        soft = np.empty(features, np.float32)
-        atoms = np.empty((2, value_i.size), np.float32)
+    sums = np.zeros((chunks, 2, features if slopes else 0), np.float32)
+    for chunk in prange(chunks):
+        mean, soft = np.empty(features, np.float32), np.empty(features, np.float32)
+        turn, base = sums[chunk, 0], sums[chunk, 1]
+        for i in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):
+            logit, own = logits[i], slice(pointers[i % obs], pointers[i % obs + 1])
+            column_i, value_i, w = column[own], value[own], weight[i]
+            atoms = np.empty((2, value_i.size), np.float32)
 
-        top = largest(logit)
-        total = exponentials(logit, top, mean)
-        log_scale = math.log(exposure[i]) - (math.log(total) if share else -np.float64(top))
-        # Large counts are scored apart and leave the dense sums, whose small terms they would drown.
-        log_p_large, pull_large = large_ones(column_i, value_i, logit, log_scale - top, log_r, mean, atoms)
-        zeros, down = _dense(mean, np.float32(math.exp(log_scale)), r, inverse, soft, in_r)
-        log_p_small = _small_ones(column_i, value_i, logit, log_scale - top, soft, rise)
-        log_p[i] = log_p_large + log_p_small - zeros
-        if slopes:
-            pull = pull_large - down
-            pull += _lifts(column_i, value_i, logit, log_scale - top, (mean, inverse), fall, in_r, atoms)
-            in_log_exposure[i] = pull
-            _gradient(mean, inverse, pull / exposure[i] if share else np.float32(0))
-            for k in range(value_i.size):
-                mean[column_i[k]] += atoms[0, k]
-    return log_p, in_log_exposure, in_logits, in_log_r
+            top = largest(logit)
+            total = exponentials(logit, top, mean)
+            log_scale = math.log(exposure[i]) - (math.log(total) if share else -np.float64(top))
+            # Large counts are scored apart and leave the dense sums, whose small terms they would drown.
+            log_p_large, pull_large = large_ones(column_i, value_i, logit, log_scale - top, log_r, mean, atoms)
+            zeros, down = _dense(mean, np.float32(math.exp(log_scale)), (r, inverse), soft, turn, w)
+            log_p_small = _small_ones(column_i, value_i, logit, log_scale - top, soft, rise)
+            log_p[i] = log_p_large + log_p_small - zeros
+            if slopes:
+                pull = pull_large - down
+                pull += _lifts(column_i, value_i, logit, log_scale - top, (mean, inverse), fall, (turn, w), atoms)
+                in_log_exposure[i] = pull
+                _gradient(mean, inverse, pull / exposure[i] if share else np.float32(0))
+                for k in range(value_i.size):
+                    mean[column_i[k]] += atoms[0, k]
+                _write(mean, w, base, out[i])
+    return log_p, in_log_exposure, sums[:, 0].sum(0), sums[:, 1].sum(0)
 
 
 @njit(error_model="numpy", fastmath=QUICK)
@@ -221,10 +227,11 @@ def large_ones(column, value, logit, shift, log_r, mean, atoms):  # noqa: PLR091
 
 
 @njit(error_model="numpy", fastmath=QUICK)
-def _dense(mean, scale, r, inverse, soft, in_r):
+def _dense(mean, scale, dispersion, soft, turn, w):
     """Every entry as if it were 0: means and log(1 + u) written out, and the sums of r log(1 + u) and r u / (1 + u)."""
+    r, inverse = dispersion
     zeros, down = np.float32(0), np.float32(0)
-    if in_r.size:
+    if turn.size:
         for j in range(mean.size):
             mean[j] = min(mean[j] * scale, HUGE)
             u = min(mean[j] * inverse[j], HUGE)
@@ -232,7 +239,7 @@ def _dense(mean, scale, r, inverse, soft, in_r):
             at_zero, slope = r[j] * soft[j], r[j] * (u / (ONE + u))
             zeros += at_zero
             down += slope
-            in_r[j] = slope - at_zero
+            turn[j] += w * (slope - at_zero)
     else:
         for j in range(mean.size):
             soft[j] = log1p(min(min(mean[j] * scale, HUGE) * inverse[j], HUGE))
@@ -252,20 +259,20 @@ def _small_ones(column, value, logit, shift, soft, rise):
 
 
 @njit(error_model="numpy", fastmath=QUICK)
-def _lifts(column, value, logit, shift, means, fall, in_r, atoms):  # noqa: PLR0913
-    """x / (1 + u) of every count, and what the counts add to the derivatives in log r; the sum of the listed ones."""
-    mean, inverse = means
+def _lifts(column, value, logit, shift, means, fall, turns, atoms):  # noqa: PLR0913
+    """x / (1 + u) of every count, and what the counts add to the gradient in log r; the sum of the listed ones."""
+    (mean, inverse), (turn, w) = means, turns
     pull = np.float32(0)
     for k in range(value.size):
         j, x = column[k], value[k]
         if listed(x):
             lift = x / (ONE + min(mean[j] * inverse[j], HUGE))
             pull += lift
-            in_r[j] += fall[int(x), j] + (x - lift)
+            turn[j] += w * (fall[int(x), j] + (x - lift))
         else:
             mean[j] = min(exp(np.float32(np.float64(logit[j]) + shift)), HUGE)
             lift = x / (ONE + min(mean[j] * inverse[j], HUGE))
-            in_r[j] = atoms[1, k]
+            turn[j] += w * atoms[1, k]
         atoms[0, k] = lift
     return pull
 
@@ -275,3 +282,19 @@ def _gradient(mean, inverse, back):
     """Means become derivatives: - r u / (1 + u), and what a softmax takes back."""
     for j in range(mean.size):
         mean[j] = -mean[j] / (ONE + min(mean[j] * inverse[j], HUGE)) - mean[j] * back
+
+
+@njit(error_model="numpy", fastmath=QUICK)
+def _write(gradient, w, base, out):
+    """The weighted gradient of a row, added to the sum of them; in half precision where that is what `out` takes."""
+    for j in range(gradient.size):
+        gradient[j] *= w
+        base[j] += gradient[j]
+    if out.itemsize == 4:
+        for j in range(gradient.size):
+            out[j] = gradient[j]
+    else:  # bfloat16 is the upper half of a float32: rounded to the nearest, to the even one between two
+        bits = gradient.view(np.uint32)
+        for j in range(gradient.size):
+            odd = (bits[j] >> np.uint32(16)) & np.uint32(1)
+            out[j] = np.uint32(bits[j] + np.uint32(0x7FFF) + odd) >> np.uint32(16)
