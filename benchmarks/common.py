@@ -1,4 +1,8 @@
-"""The files, the genes and the test cells that both sides see."""
+"""What both sides share: files, genes and test cells; simulated counts; who is installed; numbers with their range."""
+
+import importlib.util
+import logging
+from collections.abc import Callable, Sequence
 
 import anndata as ad
 import numpy as np
@@ -11,6 +15,11 @@ FILES = {
 }  # fmt: skip
 LABELS = {"kang_ifnb_pbmc": "cell_type_derived", "pbmc_3chemistries": "cell_type_derived"}
 GENES = 2000
+DENSITY = 0.08  # of simulated counts: the share that is not zero
+PROFILES = 200  # simulated ways to be a cell
+TICKETS = 30_000  # genes of a profile to draw from, each as often as its share
+ROWS = 10_000  # simulated at once
+QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "logger": False}  # arguments of the peer's training
 
 
 def pearson_variance(x: scipy.sparse.csr_matrix) -> np.ndarray:
@@ -45,3 +54,52 @@ def load(folder: str, name: str, genes: int | None = GENES) -> tuple[ad.AnnData,
     test[np.random.default_rng(12345).permutation(adata.n_obs)[: adata.n_obs // 5]] = True
     adata.obs["test"] = test
     return adata, batch, adata.obs[LABELS.get(name, "cell_type")].astype(str).to_numpy()
+
+
+def simulated(cells: int, genes: int, seed: int = 0) -> ad.AnnData:
+    """Sparse counts, about DENSITY of them not zero: totals are gamma-Poisson, genes are drawn by a cell's profile."""
+    draw, blocks = np.random.default_rng(seed), []
+    profiles = np.stack([draw.choice(genes, TICKETS, p=share) for share in shares(genes, draw)]).astype(np.int32)
+    for start in range(0, cells, ROWS):
+        size = min(ROWS, cells - start)
+        totals = 1 + draw.poisson(1.25 * DENSITY * genes * draw.gamma(10, 0.1, size))
+        profile = np.repeat(draw.integers(PROFILES, size=size), totals)
+        column = profiles[profile, draw.integers(TICKETS, size=len(profile))]
+        ones, pointers = np.ones(len(column), np.float32), np.append(0, totals.cumsum())
+        block = scipy.sparse.csr_matrix((ones, column, pointers), (size, genes))
+        block.sum_duplicates()
+        blocks.append(block)
+    return ad.AnnData(scipy.sparse.vstack(blocks, format="csr"))
+
+
+def shares(genes: int, draw: np.random.Generator) -> np.ndarray:
+    """Expression of each profile, summing to 1: log-normal genes, and log-normal changes of them."""
+    share = np.exp(1.2 * draw.normal(size=genes) + 0.6 * draw.normal(size=(PROFILES, genes)))
+    return share / share.sum(1, keepdims=True)
+
+
+def density(adata: ad.AnnData) -> float:
+    """Share of the counts that are not zero."""
+    return adata.X.nnz / (adata.n_obs * adata.n_vars)
+
+
+def installed(sides: dict[str, Callable]) -> dict[str, Callable]:
+    """Those whose package is there."""
+    return {name: side for name, side in sides.items() if importlib.util.find_spec(name)}
+
+
+def scvi_model(adata: ad.AnnData, seed: int, batch: str | None = None):
+    """SCVI with a negative binomial likelihood, not trained yet, and quiet."""
+    import scvi
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    scvi.settings.verbosity, scvi.settings.seed = logging.ERROR, seed
+    scvi.model.SCVI.setup_anndata(adata, batch_key=batch)
+    return scvi.model.SCVI(adata, gene_likelihood="nb")
+
+
+def spread(found: Sequence[float], digits: int = 0) -> str:
+    """Median, and the range in brackets."""
+    middle, low, high = (f"{value:,.{digits}f}" for value in (np.median(found), np.min(found), np.max(found)))
+    return f"{middle} ({low} to {high})"

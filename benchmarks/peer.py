@@ -6,11 +6,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-import scvi
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from benchmarks.common import FILES, load
+from benchmarks.common import FILES, QUIET, load, scvi_model
 
 DRAWS = 100
 
@@ -50,12 +49,10 @@ def main(folder: str, out: str, seeds: str) -> None:
             if target.exists():
                 continue
             adata, batch, _ = load(folder, name)
-            scvi.settings.seed = seed
             train, test = adata[~adata.obs["test"]].copy(), adata[adata.obs["test"]].copy()
-            scvi.model.SCVI.setup_anndata(train, batch_key=batch)
-            model = scvi.model.SCVI(train, gene_likelihood="nb")
+            model = scvi_model(train, seed, batch)
             began = time.perf_counter()
-            model.train(accelerator="cpu", enable_progress_bar=False, logger=False)
+            model.train(**QUIET)
             seconds = time.perf_counter() - began
             z = model.get_latent_representation(adata.copy())
             elbo, iwae = score(model, test)

@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.common import spread
 from benchmarks.race import crossing
 
 COLOURS = {"biovae": "#0072B2", "scvi": "#D55E00", "scvi_tuned": "#E69F00"}
@@ -27,31 +28,38 @@ def ratios(out: Path, name: str, seed: int) -> dict[str, float]:
         "tuned bound": float(best),
         "tuned": crossing(run["scvi_tuned"], best) / crossing(run["biovae"], best),
         "floor": float(run["biovae"]["floor"]),
+        "nmf": float(run["biovae"].get("nmf", np.nan)),  # older runs lack it
     }
 
 
 def table(out: Path, names: list[str], seeds: list[int]) -> str:
-    """Medians over seeds, their range in brackets."""
+    """Medians over seeds, their range in brackets; below it the floor for time."""
     lines = [
         "| file | SCVI: nats, s | biovae: nats, s | s to SCVI's bound | (a) whole run | (b) first crossing "
         "| SCVI tuned: nats | times faster | PCA, s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
+    floors = []
     for name in names:
         found = [ratios(out, name, seed) for seed in seeds]
+        floors += found
         at = {key: np.array([each[key] for each in found]) for key in found[0]}
         middle = {key: np.median(values) for key, values in at.items()}
-        times = {
-            key: f"{middle[key]:.0f} ({at[key].min():.0f} to {at[key].max():.0f})"
-            for key in ("whole", "crossing", "tuned")
-        }
+        times = {key: spread(at[key]) for key in ("whole", "crossing", "tuned")}
         lines.append(
             f"| {name} | {middle['scvi bound']:.1f}, {middle['scvi seconds']:.0f} "
             f"| {middle['biovae bound']:.1f}, {middle['biovae seconds']:.1f} | {middle['to bound']:.1f} "
             f"| {times['whole']} | {times['crossing']} | {middle['tuned bound']:.1f} | {times['tuned']} "
             f"| {middle['floor']:.1f} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", caption(floors)])
+
+
+def caption(found: list[dict[str, float]]) -> str:
+    """Seconds of the floor over all files and seeds; methods that no run has timed are left out."""
+    seconds = {"PCA": [each["floor"] for each in found], "NMF": [each["nmf"] for each in found]}
+    timed = {who: [value for value in values if np.isfinite(value)] for who, values in seconds.items()}
+    return "Floor for time, s: " + ", ".join(f"{who} {spread(values, 1)}" for who, values in timed.items() if values)
 
 
 def plot(out: Path, names: list[str], seeds: list[int]) -> None:
