@@ -63,6 +63,8 @@ def biovae(adata, batch, seed: int) -> tuple[Clock, float, float]:
         vae.fit(adata, test="test", seed=seed, progress=False)
     finally:
         loop.Trainer._evaluate = evaluated
+    if vae.fitted.record["interrupted"]:  # half a run is no result
+        raise KeyboardInterrupt
     seconds = clock.now
     return clock, float(vae.scores(adata, samples=DRAWS, seed=1, indices=test.numpy()).elbo.mean()), seconds
 

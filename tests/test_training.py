@@ -1,6 +1,7 @@
 """The loop: it learns, repeats itself bit by bit, goes on from any step, and survives what is not finite."""
 
 import math
+import signal
 import time
 
 import numpy as np
@@ -23,6 +24,7 @@ from biovae.training import progress as shown
 from biovae.training.loop import Progress, Trainer
 from biovae.training.schedule import LinearWarmup, OneCycle
 from biovae.training.step import Settings
+from biovae.training.stopping import INTERRUPT, TERMINATE, stop_requests
 
 FEATURES, LATENT, HELD_OUT = 12, 2, 20
 NOTHING = torch.zeros(0, dtype=torch.int64)
@@ -194,3 +196,22 @@ def test_a_slow_first_step_is_explained(monkeypatch, capsys):
     assert capsys.readouterr().err.count(shown.SLOW_START) == 1
     assert len(list(shown.watch(Slow(), show=False))) == 2
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="no signals on this system")
+def test_a_run_that_keeps_nothing_leaves_the_signal_to_end_it_alone():
+    def ended(number: int, frame: object) -> None:
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGTERM, ended)
+    try:
+        with pytest.raises(SystemExit), stop_requests(INTERRUPT) as request:
+            signal.raise_signal(signal.SIGINT)
+            assert request.number == INTERRUPT
+            signal.raise_signal(signal.SIGTERM)
+        with stop_requests(INTERRUPT, TERMINATE) as request:
+            signal.raise_signal(signal.SIGTERM)
+        assert request.number == TERMINATE
+        assert signal.getsignal(signal.SIGTERM) is ended
+    finally:
+        signal.signal(signal.SIGTERM, before)

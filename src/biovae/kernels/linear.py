@@ -18,9 +18,15 @@ def forward(row, column, value, w, b, obs):
     """y w + b."""
     h, pointers = np.empty((obs, w.shape[1]), np.float32), starts(row, obs)
     for i in prange(obs):
-        out = h[i]
+        out, first, last = h[i], pointers[i], pointers[i + 1]
+        fours = first + (last - first) // 4 * 4
         out[:] = b
-        for k in range(pointers[i], pointers[i + 1]):
+        for k in range(first, fours, 4):  # four at a time: `out` is then read and written a quarter as often
+            w0, w1, w2, w3 = w[column[k]], w[column[k + 1]], w[column[k + 2]], w[column[k + 3]]
+            v0, v1, v2, v3 = value[k], value[k + 1], value[k + 2], value[k + 3]
+            for j in range(out.size):
+                out[j] += (v0 * w0[j] + v1 * w1[j]) + (v2 * w2[j] + v3 * w3[j])
+        for k in range(fours, last):
             weights, v = w[column[k]], value[k]
             for j in range(out.size):
                 out[j] += v * weights[j]

@@ -30,7 +30,7 @@ from biovae.training.devices import matrix_products
 from biovae.training.loop import EVALUATED, Progress, Trainer
 from biovae.training.progress import watch
 from biovae.training.step import Settings
-from biovae.training.stopping import stop_requests
+from biovae.training.stopping import INTERRUPT, TERMINATE, stop_requests
 from biovae.training.streamed import Streamed
 
 LOGGER = logging.getLogger("biovae")
@@ -172,7 +172,8 @@ def _rows(roles: np.ndarray, role: str) -> torch.Tensor:
 def _run(trainer: Trainer, identity: dict[str, str], options: Options) -> None:
     """Take every step; save as time passes, at a signal, and when training diverges."""
     keeper = None if options.checkpoints is None else Checkpoints(options.checkpoints)
-    with nullcontext() if keeper is None else keeper.lock(), stop_requests() as request:
+    signals = (INTERRUPT,) if keeper is None else (INTERRUPT, TERMINATE)
+    with nullcontext() if keeper is None else keeper.lock(), stop_requests(*signals) as request:
         if keeper is not None and options.resume:
             _resume(trainer, keeper, identity)
         saved_at = trainer.progress.seconds

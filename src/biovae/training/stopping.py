@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM ask a run to stop at the next step, where nothing is half done."""
+"""Ctrl-C and SIGTERM ask a run to stop at the next step, where nothing is half done.
+
+Where nothing would be kept by it SIGTERM is left alone: who asks a process to end does not want it to go on with half a
+model. Ctrl-C is a person's word to this fit, and keeps what there is.
+"""
 
 import signal
 import threading
@@ -6,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (int(signal.SIGINT), int(signal.SIGTERM))
+INTERRUPT, TERMINATE = int(signal.SIGINT), int(signal.SIGTERM)
 
 
 class StopRequest:
@@ -16,8 +20,8 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """Inside, the first signal is noted instead of raised; a second one acts at once, as it always did.
+def stop_requests(*signals: int) -> Iterator[StopRequest]:
+    """Inside, the first of these signals is noted instead of raised; a second one acts at once, as it always did.
 
     Python delivers signals to the main thread only: in another thread nothing is caught.
     """
@@ -25,13 +29,13 @@ def stop_requests() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in signals}
 
     def note(number: int, frame: FrameType | None) -> None:
         request.number = number
         signal.signal(number, before[number])
 
-    for number in SIGNALS:
+    for number in signals:
         signal.signal(number, note)
     try:
         yield request
