@@ -87,9 +87,16 @@ class SparseMatrix:
         if not csr.has_canonical_format:
             csr = csr.copy()
             csr.sum_duplicates()
-        column = torch.from_numpy(csr.indices.astype(np.int16 if csr.shape[1] < 2**15 else np.int32))
-        pointers = torch.from_numpy(csr.indptr.astype(np.int64))
-        return cls(pointers, column, torch.from_numpy(_narrow(csr.data)), csr.shape)
+        return cls.from_parts(csr.indptr, csr.indices, csr.data, csr.shape)
+
+    @classmethod
+    def from_parts(
+        cls, pointers: np.ndarray, column: np.ndarray, value: np.ndarray, shape: tuple[int, int]
+    ) -> "SparseMatrix":
+        """The arrays of a canonical CSR matrix, copied and narrowed."""
+        column = column.astype(np.int16 if shape[1] < 2**15 else np.int32)
+        pointers, value = pointers.astype(np.int64), _narrow(value)
+        return cls(torch.from_numpy(pointers), torch.from_numpy(column), torch.from_numpy(value), shape)
 
     def __len__(self) -> int:
         """Rows, so that a matrix and a dense tensor answer alike."""

@@ -32,6 +32,7 @@ SPARSE = (Support.COUNTS, Support.BINARY)  # mostly zeros, kept as compressed ro
 LOG1P = 20.0  # log1p of counts per million stays below 13.8; raw counts of a whole data set hardly ever do
 LARGEST = float(np.finfo(np.float32).max)
 PIECE = 4096  # rows read from disk at a time when a matrix is only checked
+PIECE_ENTRIES = 2**17  # of a sparse matrix
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def census(matrix: Matrix, support: Support, *, start: int = 0) -> Census:
     for offset, block in blocks(matrix):
         if block.shape[0] and block.shape[1]:
             _look(block, support, seen, start + offset)
-            seen.flat_columns &= _flat(block, seen.first_row)
+            _strike(seen, block)
     return seen
 
 
@@ -207,10 +208,15 @@ def _look(block: Matrix, support: Support, seen: Census, start: int) -> None:
             _count(seen.faults["fractional"], broken, block, start)
 
 
-def _flat(block: Matrix, first_row: np.ndarray | None) -> np.ndarray:
+def _strike(seen: Census, block: Matrix) -> None:
+    """Columns of this block that vary are not flat; entries are passed over once no column is left."""
     if isinstance(block, np.ndarray):
-        return (block == first_row).all(axis=0)
-    return np.bincount(block.indices, minlength=block.shape[1]) == 0
+        seen.flat_columns &= (block == seen.first_row).all(axis=0)
+        return
+    for start in range(0, block.indices.size, PIECE_ENTRIES):
+        if not seen.flat_columns.any():
+            return
+        seen.flat_columns[block.indices[start : start + PIECE_ENTRIES]] = False
 
 
 def _count(fault: _Fault, wrong: np.ndarray, block: Matrix, start: int) -> None:

@@ -157,6 +157,8 @@ def _laid_out(x: Matrix, columns: Columns, present: np.ndarray | None) -> Sparse
     indices = x.indices if columns.slots is None else columns.slots[x.indices]
     lengths = _widened(np.diff(x.indptr), present, fill=0)
     pointers = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    if columns.slots is None:  # still in order
+        return SparseMatrix.from_parts(pointers, indices, x.data, (len(lengths), width))
     return SparseMatrix.from_scipy(scipy.sparse.csr_array((x.data, indices, pointers), shape=(len(lengths), width)))
 
 
