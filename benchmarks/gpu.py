@@ -14,6 +14,7 @@ import argparse
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import h5py
 import numpy as np
@@ -23,7 +24,8 @@ from torch import Tensor
 
 from biovae.batch import Observations, SparseCounts, SparseMatrix
 from biovae.distributions import Composition, NegativeBinomial
-from biovae.kernels import without_kernels
+from biovae.distributions.on_gpu import trusted
+from biovae.kernels import loops, without_kernels
 from biovae.likelihoods import NegativeBinomialCounts
 from biovae.modalities.experts import ModalityNetwork, Sizes
 from biovae.modalities.modality import Modality
@@ -36,7 +38,7 @@ from biovae.posteriors import Diagonal
 from biovae.priors import StandardNormal
 from biovae.training import plan
 from biovae.training.captured import Captured
-from biovae.training.devices import matrix_products
+from biovae.training.devices import on
 from biovae.training.feeds import Direct
 from biovae.training.loop import Trainer, evaluate
 from biovae.training.schedule import LinearWarmup
@@ -45,22 +47,23 @@ from biovae.training.streamed import Streamed
 
 GENES, DENSITY, LATENT, HIDDEN = 2_000, 0.08, 10, 128
 CHUNK = 20_000  # cells simulated at a time
+LONGEST = 100.0  # seconds of a run to its end
 RAMP = 20  # steps before the clock starts
 
 
 # Cells and models
 
 
-def simulate(cells: int, device: torch.device, *, seed: int = 0) -> Observations:
+def simulate(cells: int, device: torch.device, *, seed: int = 0, genes: int = GENES) -> Observations:
     """Counts of cells on a curved ten-dimensional state space, eight per cent of them not zero, made on the device."""
     draw = torch.Generator(device).manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=draw, device=device)
 
-    into, out = normal(LATENT, 64) / LATENT**0.5, normal(64, GENES) * 0.25
-    base = 1.5 * normal(GENES)
-    depth = DENSITY * GENES * 1.5
+    into, out = normal(LATENT, 64) / LATENT**0.5, normal(64, genes) * 0.25
+    base = 1.5 * normal(genes)
+    depth = DENSITY * genes * 1.5
     columns, values, lengths = [], [], []
     for start in range(0, cells, CHUNK):
         size = min(CHUNK, cells - start)
@@ -73,7 +76,7 @@ def simulate(cells: int, device: torch.device, *, seed: int = 0) -> Observations
         values.append(x[row, column].clamp_(max=255).to(torch.uint8))
         lengths.append((x > 0).sum(-1))
     pointers = torch.cat([torch.zeros(1, dtype=torch.int64, device=device), torch.cat(lengths).cumsum(0)])
-    return observed(SparseMatrix(pointers, torch.cat(columns), torch.cat(values), (cells, GENES)))
+    return observed(SparseMatrix(pointers, torch.cat(columns), torch.cat(values), (cells, genes)))
 
 
 def observed(matrix: SparseMatrix) -> Observations:
@@ -145,8 +148,8 @@ def wait(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def speed(run: Trainer, device: torch.device, *, seconds: float = 8.0, least: int = 40) -> float:
-    """Cells per second of training, the first steps left out."""
+def speed(run: Trainer, device: torch.device, *, seconds: float = 8.0, least: int = 40) -> str:
+    """Cells per second of training, the first steps left out; said where a graph could not be captured."""
     steps = run.run()
     for _ in range(RAMP):
         next(steps)
@@ -157,8 +160,10 @@ def speed(run: Trainer, device: torch.device, *, seconds: float = 8.0, least: in
         taken += least
         if wait(device) - began > seconds:
             break
-    run.feed.end()
-    return taken * run.settings.batch_size / (wait(device) - began)
+    took = wait(device) - began
+    steps.close()
+    plain = isinstance(run.feed, Captured) and run.feed.graph is None
+    return f"{taken * run.settings.batch_size / took:,.0f} cells/s" + (" (NOT captured)" if plain else "")
 
 
 # Parts
@@ -183,12 +188,11 @@ def agreement(device: torch.device, quick: bool) -> Iterator[str]:  # noqa: FBT0
         yield f"{name}: largest difference {float((a - b).abs().max()):.2e} of {float(a.abs().max()):.2e}"
     ends = {}
     for name, where, kind in (
-        ("CPU", "cpu", Direct),
+        ("CPU", torch.device("cpu"), Direct),
         ("GPU, one by one", device, Direct),
         ("GPU, captured", device, Captured),
     ):
-        where = torch.device(where)
-        with matrix_products(where):
+        with on(where):
             run = trainer(observations.to(where), where, kind, batch=128, epochs=4 if quick else 12, held_out=500)
             for _ in run.run():
                 pass
@@ -197,7 +201,9 @@ def agreement(device: torch.device, quick: bool) -> Iterator[str]:  # noqa: FBT0
 
 
 def loss(device: torch.device, quick: bool) -> Iterator[str]:  # noqa: FBT001
-    """Triton against the plain forms."""
+    """Triton against the plain forms, both replayed as graphs, as training does."""
+    if device.type == "cuda":
+        yield "Triton compiles here and agrees with the formula: " + ("yes" if trusted(device) else "NO")
     for rows, features in ((1024, 2_000), (4096, 2_000), (1024, 17_000)):
         draw = torch.Generator(device).manual_seed(0)
         logits = torch.randn(rows, features, generator=draw, device=device, requires_grad=True)
@@ -217,7 +223,16 @@ def loss(device: torch.device, quick: bool) -> Iterator[str]:  # noqa: FBT001
 
 def milliseconds(once: Callable[[], None], device: torch.device, times: int = 30) -> float:
     """Of one call, the first ones left out."""
-    for _ in range(5):
+    beside = torch.cuda.Stream() if device.type == "cuda" else None
+    with torch.cuda.stream(beside) if beside else nullcontext():
+        for _ in range(5):
+            once()
+    wait(device)
+    if beside:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            once()
+        once = graph.replay
         once()
     began = wait(device)
     for _ in range(times):
@@ -233,14 +248,15 @@ def throughput(device: torch.device, quick: bool) -> Iterator[str]:  # noqa: FBT
     cases = [(Captured, 1024), (Captured, 4096), (Captured, 8192), (Direct, 4096), (Streamed, 4096)]
     for kind, batch in cases:
         home = observations.to("cpu") if kind is Streamed else observations
-        with matrix_products(device):
+        with on(device):
             found = speed(trainer(home, device, kind, batch=batch), device, seconds=seconds)
-        yield f"batch {batch}, {kind.__name__.lower()}, TF32 products: {found:,.0f} cells/s"
+        yield f"batch {batch}, {kind.__name__.lower()}, TF32 products: {found}"
+    yield f"(rows were gathered on the host by {loops()} loops)"
     exact = speed(trainer(observations, device, Captured, batch=4096), device, seconds=seconds)
-    yield f"batch 4096, captured, full float32: {exact:,.0f} cells/s"
-    with without_kernels(), matrix_products(device):
+    yield f"batch 4096, captured, full float32: {exact}"
+    with without_kernels(), on(device):
         plain = speed(trainer(observations, device, Captured, batch=4096), device, seconds=seconds)
-    yield f"batch 4096, captured, TF32, plain loss: {plain:,.0f} cells/s"
+    yield f"batch 4096, captured, TF32, plain loss: {plain}"
 
 
 def density(observations: Observations) -> float:
@@ -256,7 +272,10 @@ def epoch(device: torch.device, quick: bool) -> Iterator[str]:  # noqa: FBT001
     observations = simulate(cells, device)
     size, made = observations.nbytes / 1e9, wait(device) - began
     yield f"{cells:,} cells, {density(observations):.1%} not zero, {size:.2f} GB, made in {made:.0f} s"
-    with matrix_products(device):
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    with on(device):
         run = trainer(observations, device, Captured, batch=4096)
         steps, batches = run.run(), Captured.batches(cells, 4096)
         for _ in range(RAMP):
@@ -267,23 +286,25 @@ def epoch(device: torch.device, quick: bool) -> Iterator[str]:  # noqa: FBT001
         seconds = wait(device) - began
     yield f"one epoch at batch 4096: {seconds:.2f} s, {batches * 4096 / seconds:,.0f} cells/s"
     if device.type == "cuda":
-        yield f"peak memory {torch.cuda.max_memory_allocated() / 1e9:.2f} GB"
+        yield f"peak memory {torch.cuda.max_memory_reserved() / 1e9:.2f} GB, data included"
 
 
 def quality(device: torch.device, quick: bool, path: str | None = None) -> Iterator[str]:  # noqa: FBT001
     """The whole recipe to its end."""
     observations = read(path).to(device) if path else simulate(20_000 if quick else 500_000, device)
     held_out = max(1, min(len(observations) // 10, 20_000))
-    for batch in (None, 1024, 4096):
+    for batch in (None, 4096):
         began = wait(device)
-        with matrix_products(device):
+        with on(device):
             run = trainer(observations, device, Captured, batch=batch, epochs="auto", held_out=held_out)
             for _ in run.run():
-                pass
+                if time.perf_counter() - began > LONGEST:
+                    break
         seconds = wait(device) - began
         bound = evaluate(run.network, observations, run.validation_rows, Noise(1, device=device))[0]
         how = f"batch {run.settings.batch_size}" + (" (chosen)" if batch is None else "")
         taken = f"{run.progress.epoch} epochs, {run.progress.step} steps, {seconds:.1f} s"
+        how += " (cut short)" if seconds > LONGEST else ""
         yield f"{how}: held-out bound {bound:.2f} nats after {taken}"
 
 

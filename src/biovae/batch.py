@@ -139,7 +139,8 @@ class SparseMatrix:
         start, end = self.pointers[index], self.entries(index).cumsum(0)
         k = torch.arange(capacity, device=index.device)
         row = torch.searchsorted(end, k, right=True).clamp_(max=len(index) - 1)
-        entry = torch.where(k < end[-1], (start - end + self.entries(index))[row] + k, 0)
+        # Empty entries borrow the columns of others: added all at one place they would wait for each other.
+        entry = torch.where(k < end[-1], (start - end + self.entries(index))[row] + k, k % max(len(self.value), 1))
         value = torch.where(k < end[-1], self.value[entry].to(torch.float32), 0)
         return SparseCounts(row, self.column[entry].to(torch.int64), value, (len(index), self.shape[1]))
 

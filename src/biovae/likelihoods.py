@@ -203,10 +203,7 @@ class _NegativeBinomial(LikelihoodModule):
 
 
 class ZeroInflatedNegativeBinomialCounts(Likelihood):
-    """x = 0 with probability sigmoid(g), else NB(mean, r); g = W' h per observation and feature.
-
-    The dispersion is that of `NegativeBinomialCounts`, the source the same.
-    """
+    """x = 0 with probability sigmoid(g), else as `NegativeBinomialCounts`; g = W' h per observation and feature."""
 
     kind: Literal["zero_inflated_negative_binomial"] = "zero_inflated_negative_binomial"
     support: ClassVar[Support] = Support.COUNTS
@@ -294,7 +291,7 @@ class _Gaussian(LikelihoodModule):
     def forward(self, h: Tensor, context: Context) -> Distribution:
         mean = self.location + self.spread * self.readout(h, context.covariates)
         if self.fixed is not None:
-            return Normal(mean, mean.new_tensor(0.5 * math.log(self.fixed)))
+            return Normal(mean, mean.new_full((), 0.5 * math.log(self.fixed)))
         return Normal(mean, self.spread.log() + self.log_scale(h, context))
 
     @torch.no_grad()

@@ -82,12 +82,13 @@ class PrecisionNormal(NamedTuple):
     @property
     def factor(self) -> Float[Tensor, "*obs latent latent"]:
         """L, lower triangular."""
-        return torch.linalg.cholesky(self.precision)
+        return cholesky(self.precision)
 
     @property
     def variance(self) -> Float[Tensor, "*obs latent"]:
         """Marginal variances, the diagonal of P^-1."""
-        return torch.cholesky_inverse(self.factor).diagonal(dim1=-2, dim2=-1)
+        identity = torch.eye(self.mean.shape[-1], dtype=self.mean.dtype, device=self.mean.device)
+        return torch.linalg.solve_triangular(self.factor, identity, upper=False).square().sum(-2)
 
     def sample(self, noise: Noise, samples: int) -> Float[Tensor, "samples *obs latent"]:
         """Reparameterised draws, mean + L'^-1 noise."""
@@ -122,8 +123,15 @@ class PrecisionNormal(NamedTuple):
         precisions = torch.stack([e.precision * p[:, None, None] for e, p in zip(experts, present, strict=True)])
         precision = precisions.sum(0)
         pull = (precisions @ torch.stack([e.mean for e in experts]).unsqueeze(-1)).sum(0)
-        mean = torch.cholesky_solve(pull, torch.linalg.cholesky(precision)).squeeze(-1)
-        return PrecisionNormal(mean, precision)
+        factor = cholesky(precision)
+        half = torch.linalg.solve_triangular(factor, pull, upper=False)
+        return PrecisionNormal(torch.linalg.solve_triangular(factor.mT, half, upper=True).squeeze(-1), precision)
+
+
+def cholesky(p: Float[Tensor, "*obs latent latent"]) -> Float[Tensor, "*obs latent latent"]:
+    """L of P = L L'; NaN where P is not positive definite, so that a step on it is undone and nothing waits to know."""
+    factor, failed = torch.linalg.cholesky_ex(p)
+    return torch.where((failed == 0)[..., None, None], factor, torch.nan)
 
 
 Density = DiagonalNormal | PrecisionNormal

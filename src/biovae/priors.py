@@ -18,6 +18,7 @@ from jaxtyping import Float
 from pydantic import Field, SerializeAsAny
 from torch import Tensor, nn
 
+from biovae.distributions.sparse import wide
 from biovae.noise import Noise
 from biovae.posteriors import LOG_2PI, Density, DiagonalNormal
 from biovae.recipe import Recipe, tagged
@@ -85,11 +86,13 @@ class _StandardNormal(PriorModule):
 
 def mixture_log_prob(z: Tensor, components: DiagonalNormal, log_weight: Tensor) -> Float[Tensor, "*batch"]:
     """log sum_k w_k N(z; mean_k, variance_k), normalised weights in logs."""
-    scale = (-components.log_variance).exp()
-    # |z - m|**2 / v expanded, so that the largest array is (batch, components) and not (batch, components, latent).
-    squares = z.square() @ scale.T - 2 * z @ (scale * components.mean).T + (scale * components.mean.square()).sum(-1)
-    normaliser = (components.log_variance + LOG_2PI).sum(-1)
-    return torch.logsumexp(log_weight - 0.5 * (squares + normaliser), -1)
+    # |z - m|**2 / v expanded, so that the largest array is (batch, components) and not (batch, components, latent). Its
+    # parts cancel where components are narrow: in double precision, which no setting for matrix products coarsens.
+    y, mean, log_variance = (wide(t) for t in (z, components.mean, components.log_variance))
+    scale = (-log_variance).exp()
+    squares = y.square() @ scale.T - 2 * y @ (scale * mean).T + (scale * mean.square()).sum(-1)
+    normaliser = (log_variance + LOG_2PI).sum(-1)
+    return torch.logsumexp(log_weight - 0.5 * (squares + normaliser), -1).to(z.dtype)
 
 
 def mixture_sample(noise: Noise, size: int, components: DiagonalNormal, log_weight: Tensor) -> Tensor:

@@ -122,8 +122,8 @@ def _entries_forward(  # noqa: PLR0913
     log_factorial -= tl.log(product_1)
     score = rise - log_factorial + x * (a - softplus)
     counted = inside & (x > 0)
-    tl.atomic_add(log_p + row, tl.where(counted, score, 0.0), mask=counted)
-    tl.atomic_add(pull + row, tl.where(counted, x * down, 0.0).to(tl.float32), mask=counted)
+    tl.atomic_add(log_p + row, tl.where(counted, score, 0.0), mask=counted, sem="relaxed")
+    tl.atomic_add(pull + row, tl.where(counted, x * down, 0.0).to(tl.float32), mask=counted, sem="relaxed")
 
 
 @triton.jit
@@ -174,8 +174,10 @@ def _entries_backward(  # noqa: PLR0913
     fall = r * (_log1p(x / (r + SHIFT)) + high - low)
     counted = inside & (x > 0)
     lift = tl.where(counted, x * down, 0.0)
-    tl.atomic_add(grad + at, (g * lift).to(tl.float32), mask=counted)
-    tl.atomic_add(grad_log_r + column, (g * (tl.where(counted, fall, 0.0) - lift)).to(tl.float32), mask=counted)
+    tl.atomic_add(grad + at, (g * lift).to(tl.float32), mask=counted, sem="relaxed")
+    tl.atomic_add(
+        grad_log_r + column, (g * (tl.where(counted, fall, 0.0) - lift)).to(tl.float32), mask=counted, sem="relaxed"
+    )
 
 
 @triton.jit
@@ -192,7 +194,7 @@ def _columns_backward(  # noqa: PLR0913
         at = tl.cast(row, tl.int64) * features + j
         a = tl.load(logits + at, mask=inside, other=0.0) + tl.load(log_scale + row) - dispersion
         total += tl.load(weight + row) * (_sigmoid(a) - _softplus(a))
-    tl.atomic_add(grad_log_r + j, tl.exp(dispersion) * total, mask=inside)
+    tl.atomic_add(grad_log_r + j, tl.exp(dispersion) * total, mask=inside, sem="relaxed")
 
 
 class Scored(NamedTuple):

@@ -26,7 +26,6 @@ from biovae.noise import Noise
 from biovae.schema import Schema
 from biovae.training import devices, plan
 from biovae.training.checkpoints import Checkpoints
-from biovae.training.devices import matrix_products
 from biovae.training.loop import EVALUATED, Progress, Trainer
 from biovae.training.progress import watch
 from biovae.training.step import Settings
@@ -75,9 +74,9 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
     for modality, x in zip(recipe.modalities, observations.x, strict=True):
         LOGGER.debug("%s: %s", modality.name, _path(x))
     settings = plan.settings(len(train), batch_size=options.batch_size, rate=options.rate)
-    trainer = _trainer(recipe, net.to(device), (observations, train, validation), settings, options)
     identity = _identity(recipe, prepared, roles, options)
-    with matrix_products(device):
+    with devices.on(device):
+        trainer = _trainer(recipe, net.to(device), (observations, train, validation), settings, options)
         _run(trainer, identity, options)
     net = net.eval().to("cpu")
     null = NullModel(recipe.modalities, net, options.seed).fit(observations, train)
@@ -110,8 +109,9 @@ def _trainer(
 ) -> Trainer:
     """A run on the device where the network is, with its data there if they fit."""
     observations, train, validation = data
-    device, noise = torch.device(options.device), Noise(options.seed, device=options.device)
-    memory = devices.budget(observations, net, settings, device)
+    device, noise = next(net.parameters()).device, Noise(options.seed, device=options.device)
+    rows = settings.batch_size * recipe.objective.samples
+    memory = devices.budget(observations, net, rows, device)
     kind = devices.feed_kind(observations, device, memory)
     if memory is not None and options.progress:
         print(f"{device}: {memory}", file=sys.stderr, flush=True)

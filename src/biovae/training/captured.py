@@ -5,7 +5,8 @@ and sparse ones are padded to a capacity, looked up once per epoch: that look is
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Int
@@ -34,7 +35,7 @@ class Captured(Feed):
         self.capacities: tuple[int, ...] = tuple(0 for _ in observations.x)
         self.index: Tensor = torch.zeros(0, dtype=torch.int64, device=noise.device)
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.captures = step.device.type == "cuda"
+        self.beside = torch.cuda.Stream(step.device) if step.device.type == "cuda" else None  # to capture on
 
     @staticmethod
     def batches(rows: int, size: int) -> int:
@@ -57,8 +58,8 @@ class Captured(Feed):
     def __call__(self, index: Int[Tensor, "obs"], moment: Moment) -> None:
         """See `Feed`."""
         self.index.copy_(index)
-        if self.graph is None and self.captures:
-            self.graph = self._record()
+        if self.graph is None and self.beside is not None:
+            self.graph = self._record(self.beside)
         self.noise.move(*moment)
         if self.graph is None:
             self._once()
@@ -68,25 +69,46 @@ class Captured(Feed):
     def _once(self) -> None:
         self.step(self.observations.batch(self.index, self.capacities), self.noise)
 
-    def _record(self) -> "torch.cuda.CUDAGraph | None":
+    def _record(self, beside: "torch.cuda.Stream") -> "torch.cuda.CUDAGraph | None":
         """The graph; None, said once, where some part of this model cannot be captured."""
+        here = torch.cuda.current_stream(self.step.device)
         try:
-            return self._capture()
-        except RuntimeError as error:
-            self.captures = False
+            return self._capture(beside)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # what refuses to be captured says so in its own way
+            self.beside, self.noise = None, self.noise.at(0)  # the old generator may still wait for the graph
             reason = str(error).splitlines()[0][:150]
             warnings.warn(f"steps are launched one by one, slower: no CUDA graph of them ({reason}).", stacklevel=2)
             return None
+        finally:
+            torch.cuda.set_stream(here)  # a capture that fails leaves the thread on its own stream
+            here.wait_stream(beside)
 
-    def _capture(self) -> "torch.cuda.CUDAGraph":
-        beside = torch.cuda.Stream()
+    def _capture(self, beside: "torch.cuda.Stream") -> "torch.cuda.CUDAGraph":
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside), self.step.rehearsal():
-            for _ in range(REHEARSALS):
-                self._once()
+            self._once()  # what is compiled or checked once may wait
+            with _no_waiting():
+                for _ in range(REHEARSALS - 1):
+                    self._once()
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.noise.generator)
-        with torch.cuda.graph(graph):
+        # Only what this thread does is recorded: others may copy or pin as they like meanwhile.
+        with torch.cuda.graph(graph, stream=beside, capture_error_mode="thread_local"):
             self._once()
         return graph
+
+
+@contextmanager
+def _no_waiting() -> Iterator[None]:
+    """Inside, what makes the host wait for the device is an error: a capture of it would fail, and not so cleanly."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

@@ -10,7 +10,6 @@ from biovae.batch import Observations
 from biovae.network import Network
 from biovae.training.captured import Captured
 from biovae.training.feeds import Direct
-from biovae.training.step import Settings
 from biovae.training.streamed import Streamed
 
 ARRAYS = 16  # of a minibatch's size that a step holds at once: logits, gradients, and what lies between
@@ -35,20 +34,20 @@ class Budget(NamedTuple):
         return "data {}, a step about {}, free {}: the data are ".format(*gigabytes) + where
 
 
-def budget(observations: Observations, network: Network, settings: Settings, device: torch.device) -> Budget | None:
+def budget(observations: Observations, network: Network, rows: int, device: torch.device) -> Budget | None:
     """What a run needs of a device; None for one that shares the host's memory.
 
     Args:
         observations: All data.
         network: With its weights.
-        settings: Numbers of the optimiser.
+        rows: Of a minibatch, every draw of z counted.
         device: Where training is to take place.
     """
     if device.type != "cuda":
         return None
-    widest = max(m.features for m in network.parts)
+    features = sum(m.features for m in network.parts)
     weights = sum(w.nbytes for w in network.parameters())
-    step = 4 * weights + 4 * ARRAYS * settings.batch_size * widest
+    step = 4 * weights + 4 * ARRAYS * rows * features
     return Budget(torch.cuda.mem_get_info(device)[0], observations.nbytes, step)
 
 
@@ -63,12 +62,18 @@ def feed_kind(
 
 
 @contextmanager
-def matrix_products(device: torch.device) -> Iterator[None]:
-    """Inside, matrix products on a CUDA device round their factors to TF32; everything else is as exact as ever."""
-    before = torch.get_float32_matmul_precision()
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-    try:
+def on(device: torch.device) -> Iterator[None]:
+    """Inside, a CUDA device is the current one and its matrix products round their factors to TF32.
+
+    Everything else is as exact as ever. Other devices need nothing.
+    """
+    if device.type != "cuda":
         yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with torch.cuda.device(device):
+            yield
     finally:
         torch.set_float32_matmul_precision(before)

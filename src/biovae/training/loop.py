@@ -1,7 +1,8 @@
 """The training loop: minibatches in, the best weights out.
 
 One step is: gather rows (see `feeds`), and what `step` does with them. Everything random comes from Noise(seed, epoch,
-step), so that a run continued from a checkpoint takes the same steps as one that was never stopped.
+step), so that a run continued from a checkpoint takes the same steps as one that was never stopped: on a CPU bit by
+bit, on a GPU, which adds in any order, to rounding.
 """
 
 import math
@@ -121,6 +122,13 @@ class Trainer:
 
     def run(self) -> Iterator[Progress]:
         """Train to the end of the schedule; yields after every step, so that the caller may save, show, or stop."""
+        try:
+            yield from self._steps()
+        finally:
+            self.feed.end()
+        self.restore_best()
+
+    def _steps(self) -> Iterator[Progress]:
         p = self.progress
         while not self.schedule.finished(p.step):
             started = time.perf_counter()
@@ -134,8 +142,6 @@ class Trainer:
                     self._evaluate(p.seconds + time.perf_counter() - started)
             p.seconds += time.perf_counter() - started
             yield p
-        self.feed.end()
-        self.restore_best()
 
     def restore_best(self) -> None:
         """Put the best weights into the network, if the full objective was ever in force."""

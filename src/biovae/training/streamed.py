@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -33,7 +34,8 @@ class Streamed(Feed):
 
     def __init__(self, step: Step, observations: Observations, noise: Noise) -> None:
         self.step, self.observations, self.noise = step, observations, noise
-        self.side = torch.cuda.Stream() if step.device.type == "cuda" else None
+        self.side = torch.cuda.Stream(step.device) if step.device.type == "cuda" else None
+        self._taken: deque[torch.cuda.Event] = deque()
         self._worker: _Worker | None = None
 
     def begin(self, parts: Sequence[Int[Tensor, "obs"]]) -> None:
@@ -46,11 +48,16 @@ class Streamed(Feed):
         if self._worker is None:
             raise RuntimeError("expected begin() before the first minibatch, found none.")
         batch, copied = self._worker.next()
-        if copied is not None:
-            here = torch.cuda.current_stream()
-            here.wait_event(copied)
-            batch.each(lambda t: _used_by(t, here))
+        if copied is None:
+            self.step(batch, self.noise.at(*moment))
+            return
+        here = torch.cuda.current_stream(self.step.device)
+        here.wait_event(copied)
+        batch.each(lambda t: _used_by(t, here))
         self.step(batch, self.noise.at(*moment))
+        self._taken.append(here.record_event())
+        if len(self._taken) > AHEAD:  # steps are launched faster than they are taken: memory is bounded by waiting
+            self._taken.popleft().synchronize()
 
     def end(self) -> None:
         """Stop gathering."""
