@@ -147,6 +147,14 @@ def test_total_correlation_sees_dependence_without_correlation():
     assert total_correlation(ring, np.full_like(ring, 0.01)) > 0.5
 
 
+def test_traces_in_unused_dimensions_count_for_nothing_in_the_aggregate_posterior():
+    z = independent()
+    traces = np.c_[z, 1e-4 * z[:, :1], 1e-4 * z[:, :1]]
+    variance = np.tile([0.01, 0.01, 1.0, 1.0], (len(z), 1))
+    assert gaussian_total_correlation(traces) > 10
+    assert gaussian_total_correlation(traces, variance) < 0.01
+
+
 def test_dimensions_that_do_not_vary_and_copies_of_one():
     z = independent()
     assert gaussian_total_correlation(np.c_[z, np.zeros(len(z))]) == gaussian_total_correlation(z)

@@ -167,8 +167,8 @@ def total_correlation(
     """TC = E log q(z) - sum_d log q(z_d), in nats: how far the dimensions of the aggregate posterior depend on another.
 
     q(z) is the mixture of the diagonal posteriors of the same observations, 2,000 of them at most, and one z is drawn
-    from each. Where posteriors hardly overlap the estimate is drawn towards log n (7.6 nats) times one less than the
-    number of informative dimensions: compare `gaussian_total_correlation`, which sees straight dependence alone.
+    from each. Where posteriors hardly overlap, so that I(x; z) is near log n (7.6 nats), each z finds its own posterior
+    alone and the estimate is too high: compare `gaussian_total_correlation`, which sees straight dependence only.
 
     Args:
         mean: Of q(z | x).
@@ -191,20 +191,32 @@ def total_correlation(
     return total / len(z)
 
 
-def gaussian_total_correlation(z: Float[np.ndarray, "obs latent"]) -> float:
+def gaussian_total_correlation(
+    z: Float[np.ndarray, "obs latent"], variance: Float[np.ndarray, "obs latent"] | None = None
+) -> float:
     """-1/2 log det of the correlation matrix, in nats: the total correlation of a normal with the same covariance.
 
     Dimensions that do not vary are left out. PCA and ICA score 0 by construction.
 
-    >>> z = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
-    >>> gaussian_total_correlation(z)
+    Args:
+        z: Positions, or means of q(z | x).
+        variance: Of q(z | x): its mean is added to the covariance of the means, which makes it that of the aggregate
+            posterior. Without it, dimensions that are not in use count by the traces that they keep.
+
+    >>> gaussian_total_correlation(np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]))
     0.0
     """
     z = finite(z)
-    z = z[:, z.std(0) > 1e-9]
-    if z.shape[1] < 2:
+    centred = z - z.mean(0)
+    covariance = centred.T @ centred / len(z)
+    if variance is not None:
+        covariance = covariance + np.diag(np.asarray(variance, dtype=np.float64).mean(0))
+    scale = np.sqrt(np.diag(covariance))
+    used = np.flatnonzero(scale > 1e-9)
+    if len(used) < 2:
         return 0.0
-    sign, logdet = np.linalg.slogdet(np.corrcoef(z.T))
+    correlation = covariance[np.ix_(used, used)] / np.outer(scale[used], scale[used])
+    sign, logdet = np.linalg.slogdet(correlation)
     return float(max(0.0, -0.5 * logdet)) if sign > 0 else float("inf")
 
 

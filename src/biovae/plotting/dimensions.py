@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from biovae.analysis import Dimensions
 
 SIDE = 4  # features each way
+GAP = 0.3  # of a cell, between falling and rising features
+NOTE = "(in brackets: the sign changes over the map)    grey: share of the rank variance of z that a column explains"
 MOST_COLUMNS = 10
 MOST_DIMENSIONS = 20
 WIDTH, ROW = 9.4, 0.3  # inches
@@ -24,9 +26,9 @@ WIDTH, ROW = 9.4, 0.3  # inches
 def dimensions(found: Dimensions, *, ax: Axes | None = None) -> Axes:
     """Draw the active dimensions, widest first: the features that each moves most, and what it goes with.
 
-    A feature's cell is the darker the more of it moves, blue where it falls as z_d rises and red where it rises; one
-    whose sign changes over the map is set in brackets. On the right stands the share of the dimension's rank variance
-    that a column of `obs` explains.
+    A feature's cell is the darker the more it tells of z_d, blue where it falls as z_d rises and vermillion where it
+    rises; one whose sign changes over the map is set in brackets. On the right stands the share of the dimension's rank
+    variance that a column of `obs` explains.
 
     Args:
         found: From `bv.tl.dimensions`.
@@ -40,15 +42,19 @@ def dimensions(found: Dimensions, *, ax: Axes | None = None) -> Axes:
         raise InputError("expected an active dimension, found none: the latent space has collapsed, see vae.diagnose.")
     order = order[:MOST_DIMENSIONS]
     columns = _strongest(found.associations)
-    ax = new_axes(ax, width=WIDTH, height=1.35 + ROW * len(order))
+    height = 1.1 + ROW * len(order)
+    ax = new_axes(ax, width=WIDTH, height=height)
     ax.set_axis_off()
     ax.set_xlabel("feature, or column of obs")
     ax.set_ylabel("latent dimension (counted from 0)")
     share = 0.06 * max(len(columns), 2) if len(columns) <= 5 else 0.33
-    left = ax.inset_axes((0.06, 0.0, 0.92 - share if columns else 0.94, 0.86))
+    bottom, top = 0.25 / height, 0.75 / height  # inches for the note and for the names of columns
+    left = ax.inset_axes((0.06, bottom, 0.92 - share if columns else 0.94, 1 - bottom - top))
     _features(left, found, order)
     if columns:
-        _columns(ax.inset_axes((1.0 - share, 0.0, share, 0.86)), found.associations, (order, columns))
+        right = ax.inset_axes((1.0 - share, bottom, share, 1 - bottom - top))
+        _columns(right, found.associations, (order, columns))
+    ax.text(0.06, 0, NOTE, transform=ax.transAxes, fontsize=SMALL - 0.5, color=INK, alpha=0.75, va="bottom")
     return ax
 
 
@@ -57,13 +63,13 @@ def _features(ax: Axes, found: Dimensions, order: pd.Index) -> None:
         top = found.top(int(d), SIDE)
         up, down = top[top["score"] > 0], top[top["score"] < 0].iloc[::-1]
         largest = float(top["score"].abs().max()) if len(top) else 1.0
-        for side, start, step in ((down, SIDE - 1, -1), (up, SIDE + 1, 1)):
+        for side, start, step in ((down, SIDE - 1.0, -1), (up, SIDE + GAP, 1)):
             for place, feature in enumerate(side.to_dict("records")):
                 _cell(ax, start + step * place, row, feature, largest)
-    ax.axvline(SIDE, color=MUTED, linewidth=0.7)
-    _frame(ax, len(order), 2 * SIDE + 1)
+    ax.axvline(SIDE - 0.5 + GAP / 2, color=MUTED, linewidth=0.7)
+    _frame(ax, len(order), 2 * SIDE + GAP)
     ax.set_yticks(range(len(order)), [str(d) for d in order])
-    ax.set_xticks([(SIDE - 1) / 2, SIDE + (SIDE + 1) / 2], ["falls as z rises", "rises with z"])
+    ax.set_xticks([(SIDE - 1) / 2, SIDE + GAP + (SIDE - 1) / 2], ["falls as z rises", "rises with z"])
     ax.set_ylabel("latent dimension (counted from 0)", fontsize=NORMAL, color=INK)
 
 
@@ -102,7 +108,7 @@ def _rectangle(ax: Axes, x: float, y: float, color: str, alpha: float) -> None:
     ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=color, alpha=alpha, linewidth=0))
 
 
-def _frame(ax: Axes, rows: int, columns: int) -> None:
+def _frame(ax: Axes, rows: int, columns: float) -> None:
     ax.set_facecolor("none")
     ax.spines[:].set_visible(False)
     ax.set_xlim(-0.5, columns - 0.5)

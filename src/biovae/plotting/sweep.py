@@ -76,7 +76,9 @@ def _curve(ax: Axes, found: Sweep, curve: pd.DataFrame) -> None:
             said, (row["rate"], row["distortion"]), xytext=(6, 5), textcoords="offset points", fontsize=SMALL,
             color=INK, path_effects=halo(),
         )  # fmt: skip
-    ax.margins(x=0.14, y=0.12)
+    margin = 0.12 * (np.ptp(distortion) or 1.0)
+    ax.set_ylim(distortion.min() - margin, distortion.max() + margin)
+    ax.set_xlim(-0.05 * ends[1], 1.12 * ends[1])
     dress(ax, x="rate (nats per observation)", y="distortion (nats per observation)")
     ax.yaxis.set_major_formatter(thousands)
     ax.text(0.98, 0.97, "beta (active units)", transform=ax.transAxes, ha="right", va="top", fontsize=SMALL, color=INK)
