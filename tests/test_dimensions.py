@@ -1,5 +1,6 @@
 """What a dimension means, against closed forms, scipy, and simulations that know."""
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -287,3 +288,21 @@ def test_reals_and_zeros_and_ones_have_effects_of_their_own(cells):
 def test_a_column_that_is_not_there_is_named(cells, vae):
     with pytest.raises(InputError, match="did you mean 'cell_type'"):
         bv.tl.dimensions(vae, cells, columns=["celltype"])
+
+
+INTERFERON = "IFIT1 IFIT2 IFIT3 ISG15 ISG20 MX1 MX2 OAS1 LY6E IFI6 IFITM3 CXCL10 IFI44L RSAD2 TNFSF10".split()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_dimension_of_the_stimulus_moves_the_interferon_genes(seed, real):
+    adata = ad.read_h5ad(real("kang_ifnb_pbmc.h5ad"))
+    vae = bv.VAE(bv.rna(features=1000)).fit(adata, epochs=30, seed=seed, progress=False)
+    found = bv.tl.dimensions(vae, adata, columns=["condition"], sets={"interferon": INTERFERON})
+    best = found.associations.sort_values("strength").iloc[-1]
+    row = found.enrichment.set_index("dimension").loc[best["dimension"]]
+    up = best["highest"] == "stim"
+    assert row["fdr"] < 0.01
+    assert row["auc"] > 0.9 if up else row["auc"] < 0.1
+    isg15 = found.effects.set_index(["dimension", "feature"]).loc[(best["dimension"], "ISG15")]
+    assert isg15["sign"] == (1 if up else -1)

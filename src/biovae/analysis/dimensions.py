@@ -10,7 +10,7 @@ that of the weights: another seed gives other dimensions, because a standard nor
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -82,7 +82,6 @@ class Dimensions:
     enrichment: pd.DataFrame | None = None
     loadings: pd.DataFrame | None = None
     unit: str = "log fold change per unit of z"
-    notes: tuple[str, ...] = field(default=())
 
     def top(self, dimension: int, count: int = TOP) -> pd.DataFrame:
         """The `count` features with the largest score upwards and as many downwards, largest first, signs kept."""
@@ -96,7 +95,7 @@ class Dimensions:
         lines = [self._line(int(d)) for d in order.index[order["active"]]]
         spare = [str(d) for d in self.summary.index[~self.summary["active"]]]
         lines += [f"Not in use: {', '.join(spare)}."] if spare else []
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, "Another seed may give other dimensions: believe what several agree on."])
 
     def _line(self, dimension: int) -> str:
         top = self.top(dimension)

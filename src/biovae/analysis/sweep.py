@@ -22,6 +22,7 @@ SLACK = 0.02  # of label accuracy that a beta for discovery may cost
 SILENT = 0.1  # nats: a rate below it tells nothing apart
 NEEDED = ("method", "beta", "seed", "rate", "distortion", "score", "gain", "active")
 AXES = {"mig": "MIG", "disentanglement": "DCI disentanglement", "sap": "SAP"}
+EVEN = 0.005  # scores this near to the best are as good
 SPACE = {"reconstruction": "held-out reconstruction", "accuracy": "label accuracy of neighbours"}
 
 
@@ -32,6 +33,7 @@ class Sweep:
     Attributes:
         frame: A row per beta and seed, then a row for PCA and one for ICA of the same data and dimension.
         imputation: The beta that predicts held-out data best.
+        alike: Other betas whose prediction is within two standard errors of it, where those are known.
         discovery: The highest beta that keeps 90 % of the best gain over no z, and label accuracy within 0.02.
         pruned: The lowest beta with fewer active units than a lower one; None if there is none.
         collapsed: The lowest beta from which on less than half of the best gain is left; None if there is none.
@@ -40,6 +42,7 @@ class Sweep:
 
     frame: pd.DataFrame
     imputation: float
+    alike: tuple[float, ...]
     discovery: float
     pruned: float | None
     collapsed: float | None
@@ -58,7 +61,7 @@ class Sweep:
         beyond = "; it lies at the edge of the sweep, so that the best may lie beyond" if edge else ""
         lines = [
             f"Imputation: beta {self.imputation:g} ({self.scored} {at['score']:,.1f} nats per observation, "
-            f"{at['gain']:,.1f} more than without z{beyond}).",
+            f"{at['gain']:,.1f} more than without z{beyond})." + _even(self.alike),
             f"Discovery: beta {self.discovery:g} ({curve.loc[self.discovery, 'gain'] / at['gain']:.0%} of that gain, "
             f"{curve.loc[self.discovery, 'active']:.3g} active units, "
             f"{curve.loc[self.discovery, 'rate']:.1f} nats).",
@@ -77,9 +80,11 @@ class Sweep:
             best = known.groupby("method", sort=False)[name].max()
             vae = self.curve[name]
             best["VAE"] = vae.max()
+            leaders = [str(method) for method, value in best.items() if value >= best.max() - EVEN]
+            verdict = f"{leaders[0]} is best" if len(leaders) == 1 else f"{' and '.join(leaders)} are alike"
             told = ", ".join(f"{method} {value:.2f}" for method, value in best.items())
             where = f" (VAE at beta {vae.idxmax():g})" if len(vae) > 1 else ""
-            lines.append(f"{said}: {best.idxmax()} is best; {told}{where}.")
+            lines.append(f"{said}: {verdict}; {told}{where}.")
         return lines
 
 
@@ -88,7 +93,8 @@ def recommend(frame: pd.DataFrame, scored: str) -> Sweep:
 
     Args:
         frame: Columns `method` ("VAE" for the rows that are judged), `beta`, `seed`, `rate`, `distortion`, `score`
-            (held-out log-probability), `gain` (score less that without z), `active`; `accuracy` where known.
+            (held-out log-probability), `gain` (score less that without z), `active`; where known `accuracy`, and
+            `behind_se`, the paired standard error of the distance to the best score.
         scored: What `score` is, for the reader.
 
     Raises:
@@ -100,6 +106,9 @@ def recommend(frame: pd.DataFrame, scored: str) -> Sweep:
     curve = _by_beta(frame)
     gain = curve["gain"]
     imputation = float(curve["score"].idxmax())
+    behind = curve["score"].max() - curve["score"]
+    near = behind <= 2 * curve["behind_se"] if "behind_se" in curve else behind < 0
+    alike = tuple(float(beta) for beta in curve.index[near] if beta != imputation)
     kept = gain >= KEPT * gain[imputation]
     if "accuracy" in curve and curve["accuracy"].notna().all():
         kept &= curve["accuracy"] >= curve.loc[kept, "accuracy"].max() - SLACK
@@ -107,7 +116,7 @@ def recommend(frame: pd.DataFrame, scored: str) -> Sweep:
     fewer = curve["active"] < curve["active"].cummax()
     gone = (gain < LOST * gain[imputation]) | (curve["rate"] < SILENT)
     lasting = gone[::-1].cummin()[::-1].astype(bool)
-    return Sweep(frame, imputation, discovery, _lowest(fewer), _lowest(lasting), scored)
+    return Sweep(frame, imputation, alike, discovery, _lowest(fewer), _lowest(lasting), scored)
 
 
 def _by_beta(frame: pd.DataFrame) -> pd.DataFrame:
@@ -117,6 +126,12 @@ def _by_beta(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _lowest(where: pd.Series) -> float | None:
     return float(where.index[where.to_numpy()].min()) if where.any() else None
+
+
+def _even(betas: tuple[float, ...]) -> str:
+    if not betas:
+        return ""
+    return f" Not to be told from it, within two standard errors: beta {', '.join(f'{beta:g}' for beta in betas)}."
 
 
 def _onset(found: str, beta: float | None, none: str, high: float) -> str:

@@ -86,26 +86,34 @@ def sweep(  # noqa: PLR0913 - a user's door
     held_out = Noise(seeds[0]).numpy().random(len(prepared.obs_names)) < test
     roles = vae.roles(data, prepared, held_out=held_out, seed=seeds[0])
     base = _base(prepared, roles, vae.latent, seeds[0])
-    rows = []
+    rows, scores = [], []
     for seed in seeds:
         for beta in sorted(set(map(float, betas))):
             candidate = VAE.model_validate(vae.model_dump() | {"beta": beta})
             candidate.fit_prepared(prepared, roles, Options(epochs=epochs, seed=seed, progress=progress))
-            judged, z = _judge(candidate, prepared, roles, base, seed)
-            rows.append({"method": "VAE", "beta": beta, "seed": seed} | judged | _axes(z, named, known, seed))
+            # The same draws and halves judge every fit, so that differences between them are paired.
+            judged, score, z = _judge(candidate, prepared, roles, base, seeds[0])
+            rows.append({"method": "VAE", "beta": beta, "seed": seed} | judged | _axes(z, named, known, seeds[0]))
+            scores.append(pd.Series(score, name=beta))
+    behind = _behind(scores)
+    rows = [row | {"behind_se": behind[row["beta"]]} for row in rows]
     linear = {"method": "PCA", "beta": np.nan, "seed": seeds[0], "reconstruction": rows[0].pop("pca")}
     linear["gaussian_total_correlation"] = 0.0  # of either, by construction
     turned = ica(base, seeds[0])
     rows.append(linear | _axes(base.scores, named, known, seeds[0]))
-    rows.append(linear | {"method": "ICA"} | _axes(turned.scores, named, known, seeds[0]))
+    rows.append(
+        linear
+        | {"method": "ICA" if turned.converged else "ICA, not converged"}
+        | _axes(turned.scores, named, known, seeds[0])
+    )
     frame = pd.DataFrame(rows).drop(columns="pca", errors="ignore")
     return recommend(frame, THINNED if _counts(prepared) else BOUND)
 
 
 def _judge(
     vae: VAE, prepared: Prepared, roles: np.ndarray, base: PCA, seed: int
-) -> tuple[dict[str, float], np.ndarray]:
-    """Everything that needs the network, and the posterior means of all observations."""
+) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+    """Everything that needs the network; each held-out observation's score; posterior means of all observations."""
     fitted = vae.fitted
     evidence = Evidence(vae, fitted, prepared, np.flatnonzero(roles == Role.TEST), seed)
     mean, variance = evidence.moments
@@ -134,7 +142,13 @@ def _judge(
         "pca": explained.pca,
         "seconds": fitted.record["seconds"],
     }
-    return found, mean
+    return found, score, mean
+
+
+def _behind(scores: Sequence[pd.Series]) -> pd.Series:
+    """Paired standard error of the distance of each beta's score to the best, over observations, after the seeds."""
+    each = pd.concat(scores, axis=1).T.groupby(level=0).mean().T
+    return each.sub(each[each.mean().idxmax()], axis=0).sem()
 
 
 def _counts(prepared: Prepared) -> bool:
