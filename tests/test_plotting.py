@@ -67,8 +67,8 @@ def dimensions_found(active=(True, True, False)):
     ]
     columns = pd.DataFrame({"dimension": [0, 1, 2] * 2, "column": np.repeat(["type", "age"], 3), "strength": 0.3})
     summary = pd.DataFrame({"spread": [0.8, 1.1, 0.0], "active": active})
-    nowhere = np.zeros((3, 2, 60))
-    walk = Traversal(np.zeros((3, 2)), nowhere, nowhere, nowhere, tuple(frames[0]["feature"]))
+    mean = rng.lognormal(size=(3, 5, 60))
+    walk = Traversal(np.tile(np.arange(5.0), (3, 1)), mean, mean / 2, mean * 2, tuple(frames[0]["feature"]))
     return Dimensions(summary, pd.concat(frames, ignore_index=True), columns, walk)
 
 
@@ -93,6 +93,7 @@ CASES = {  # name -> (picture, unit on x, unit on y)
     "moments": (lambda ax: pl.mean_variance(MEAN, MEAN, 2 * MEAN, ax=ax), "counts", "counts²"),
     "prototype": (lambda ax: pl.prototype(prototype_frame(), ax=ax), "counts", "counts"),
     "dimensions": (lambda ax: pl.dimensions(dimensions_found(), ax=ax), "feature", "latent dimension"),
+    "traversal": (lambda ax: pl.traversal(dimensions_found(), 1, ax=ax), "latent units", "counts per 10,000"),
     "sweep": (lambda ax: pl.sweep(sweep_found(), ax=ax), "nats per observation", "nats per observation"),
     "comparison": (lambda ax: pl.comparison(AGAINST, ax=ax), "unit", "measure"),
     "ranking": (lambda ax: pl.ranking(SCORES, ax=ax), "nats per observation", "candidate"),
@@ -464,6 +465,15 @@ def test_a_sign_that_changes_is_bracketed():
     found = dimensions_found()
     found.effects["sign"] = 0
     assert all(text.get_text().startswith("(") for text in pl.dimensions(found).child_axes[0].texts)
+
+
+def test_a_traversal_draws_the_features_asked_for():
+    found = dimensions_found()
+    ax = pl.traversal(found, 2, ["gene3", "gene5"])
+    assert legend(ax) == ["gene3", "gene5"]
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), found.traversal.mean[2, :, 5])
+    assert ax.get_yscale() == "log"
+    assert legend(pl.traversal(found, 2)) == [*found.top(2, 3)["feature"]]
 
 
 def test_no_active_dimension_is_refused():

@@ -14,6 +14,7 @@ from biovae.plotting.latent import latent, points
 from biovae.plotting.palettes import palette
 from biovae.plotting.prototype import prototype
 from biovae.plotting.sweep import sweep
+from biovae.plotting.traversal import traversal
 
 __all__ = [
     "calibration",
@@ -32,5 +33,6 @@ __all__ = [
     "ranking",
     "svg",
     "sweep",
+    "traversal",
     "zero_fraction",
 ]

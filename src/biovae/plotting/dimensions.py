@@ -20,7 +20,7 @@ GAP = 0.3  # of a cell, between falling and rising features
 NOTE = "(in brackets: the sign changes over the map)    grey: share of the rank variance of z that a column explains"
 MOST_COLUMNS = 10
 MOST_DIMENSIONS = 20
-WIDTH, ROW = 9.4, 0.3  # inches
+WIDTH, ROW, LEAST = 9.4, 0.3, 2.6  # inches
 
 
 def dimensions(found: Dimensions, *, ax: Axes | None = None) -> Axes:
@@ -42,7 +42,7 @@ def dimensions(found: Dimensions, *, ax: Axes | None = None) -> Axes:
         raise InputError("expected an active dimension, found none: the latent space has collapsed, see vae.diagnose.")
     order = order[:MOST_DIMENSIONS]
     columns = _strongest(found.associations)
-    height = 1.1 + ROW * len(order)
+    height = max(1.1 + ROW * len(order), LEAST)
     ax = new_axes(ax, width=WIDTH, height=height)
     ax.set_axis_off()
     ax.set_xlabel("feature, or column of obs")
