@@ -1,6 +1,7 @@
 """The rate-distortion curve of a model and data: one fit per beta, every number taken on observations held out."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -86,7 +87,8 @@ def sweep(  # noqa: PLR0913 - a user's door
     held_out = Noise(seeds[0]).numpy().random(len(prepared.obs_names)) < test
     roles = vae.roles(data, prepared, held_out=held_out, seed=seeds[0])
     base = _base(prepared, roles, vae.latent, seeds[0])
-    rows, scores = [], []
+    rows: list[dict[str, Any]] = []
+    scores = []
     for seed in seeds:
         for beta in sorted(set(map(float, betas))):
             candidate = VAE.model_validate(vae.model_dump() | {"beta": beta})
@@ -97,16 +99,8 @@ def sweep(  # noqa: PLR0913 - a user's door
             scores.append(pd.Series(score, name=beta))
     behind = _behind(scores)
     rows = [row | {"behind_se": behind[row["beta"]]} for row in rows]
-    linear = {"method": "PCA", "beta": np.nan, "seed": seeds[0], "reconstruction": rows[0].pop("pca")}
-    linear["gaussian_total_correlation"] = 0.0  # of either, by construction
-    turned = ica(base, seeds[0])
-    rows.append(linear | _axes(base.scores, named, known, seeds[0]))
-    rows.append(
-        linear
-        | {"method": "ICA" if turned.converged else "ICA, not converged"}
-        | _axes(turned.scores, named, known, seeds[0])
-    )
-    frame = pd.DataFrame(rows).drop(columns="pca", errors="ignore")
+    rows += _linear(base, rows[0]["pca"], named, known, seeds[0])
+    frame = pd.DataFrame(rows).drop(columns="pca")
     return recommend(frame, THINNED if _counts(prepared) else BOUND)
 
 
@@ -149,6 +143,19 @@ def _behind(scores: Sequence[pd.Series]) -> pd.Series:
     """Paired standard error of the distance of each beta's score to the best, over observations, after the seeds."""
     each = pd.concat(scores, axis=1).T.groupby(level=0).mean().T
     return each.sub(each[each.mean().idxmax()], axis=0).sem()
+
+
+def _linear(
+    base: PCA, reconstruction: float, named: np.ndarray | None, known: pd.DataFrame | None, seed: int
+) -> list[dict[str, Any]]:
+    """The rows of PCA and ICA, which span the same space; neither has correlated axes, by construction."""
+    turned = ica(base, seed)
+    shared: dict[str, Any] = {"seed": seed, "reconstruction": reconstruction, "gaussian_total_correlation": 0.0}
+    name = "ICA" if turned.converged else "ICA, not converged"
+    return [
+        {"method": method} | shared | _axes(scores, named, known, seed)
+        for method, scores in (("PCA", base.scores), (name, turned.scores))
+    ]
 
 
 def _counts(prepared: Prepared) -> bool:
