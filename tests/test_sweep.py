@@ -57,6 +57,12 @@ def test_betas_that_cannot_be_told_from_the_best_are_named():
     assert recommend(curve(), "score").alike == ()
 
 
+def test_where_z_buys_nothing_nothing_is_recommended():
+    found = recommend(curve(gain=-np.arange(1.0, 7.0)), "score")
+    assert str(found).startswith("No beta predicts better than the same likelihood without z (-2.0 nats at best)")
+    assert found.collapsed == 0.1
+
+
 def test_a_tie_has_no_winner():
     linear = pd.DataFrame([{"method": "PCA", "accuracy": 0.999}])
     said = str(recommend(pd.concat([curve(accuracy=1.0), linear]), "score"))

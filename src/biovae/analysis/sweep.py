@@ -57,6 +57,9 @@ class Sweep:
         """The recommendations, and who wins."""
         curve = self.curve
         at, low, high = curve.loc[self.imputation], curve.index[0], curve.index[-1]
+        if at["gain"] <= 0:
+            nothing = f"No beta predicts better than the same likelihood without z ({at['gain']:,.1f} nats at best)"
+            return "\n".join([f"{nothing}: train longer, or on more data, before choosing one.", *self._winners()])
         edge = self.imputation in (low, high) and low != high
         beyond = "; it lies at the edge of the sweep, so that the best may lie beyond" if edge else ""
         lines = [
@@ -114,7 +117,7 @@ def recommend(frame: pd.DataFrame, scored: str) -> Sweep:
         kept &= curve["accuracy"] >= curve.loc[kept, "accuracy"].max() - SLACK
     discovery = float(curve.index[kept | (curve.index == imputation)].max())
     fewer = curve["active"] < curve["active"].cummax()
-    gone = (gain < LOST * gain[imputation]) | (curve["rate"] < SILENT)
+    gone = (gain <= max(LOST * gain[imputation], 0)) | (curve["rate"] < SILENT)
     lasting = gone[::-1].cummin()[::-1].astype(bool)
     return Sweep(frame, imputation, alike, discovery, _lowest(fewer), _lowest(lasting), scored)
 
