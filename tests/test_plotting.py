@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from biovae import plotting as pl
+from biovae.analysis import Dimensions, Traversal, recommend
 from biovae.errors import InputError
 from biovae.plotting.canvas import plain
 from biovae.plotting.colors import categories, is_categorical
@@ -55,6 +56,32 @@ DEPTH = pd.Series(RNG.lognormal(7, 1, 300), name="depth")
 SCORES = pd.DataFrame({"name": ["nb", "poisson"], "mean": [-350.0, -402.0], "se": [2.0, 3.0]})
 AGAINST = pd.DataFrame({"measure": ["reconstruction"], "pca": [-720.0], "vae": [-690.0], "unit": ["nats"]})
 
+
+def dimensions_found(active=(True, True, False)):
+    rng = np.random.default_rng(1)
+    frames = [
+        pd.DataFrame(
+            {"dimension": d, "feature": [f"gene{i}" for i in range(60)], "score": rng.normal(size=60), "sign": 1}
+        )
+        for d in range(3)
+    ]
+    columns = pd.DataFrame({"dimension": [0, 1, 2] * 2, "column": np.repeat(["type", "age"], 3), "strength": 0.3})
+    summary = pd.DataFrame({"spread": [0.8, 1.1, 0.0], "active": active})
+    mean = rng.lognormal(size=(3, 5, 60))
+    walk = Traversal(np.tile(np.arange(5.0), (3, 1)), mean, mean / 2, mean * 2, tuple(frames[0]["feature"]))
+    return Dimensions(summary, pd.concat(frames, ignore_index=True), columns, walk)
+
+
+def sweep_found(**more):
+    columns = {
+        "method": "VAE", "beta": [0.0, 1.0, 4.0], "seed": 0, "rate": [20.0, 9.0, 3.0],
+        "distortion": [700.0, 705.0, 716.0], "score": [-710.0, -706.0, -712.0], "gain": [10.0, 14.0, 8.0],
+        "active": [5, 4, 2], "reconstruction": 0.3,
+    }  # fmt: skip
+    linear = pd.DataFrame({"method": ["PCA", "ICA"], "reconstruction": 0.28, "accuracy": 0.8, "mig": [0.1, 0.2]})
+    return recommend(pd.concat([pd.DataFrame(columns | more), linear], ignore_index=True), "score")
+
+
 CASES = {  # name -> (picture, unit on x, unit on y)
     "history": (lambda ax: pl.history(run_history(), null=-720.0, ax=ax), "passes", "nats per observation"),
     "categories": (lambda ax: pl.points(XY, TYPES, ax=ax), "arbitrary units", "arbitrary units"),
@@ -65,6 +92,9 @@ CASES = {  # name -> (picture, unit on x, unit on y)
     "zeros": (lambda ax: pl.zero_fraction(np.exp(-MEAN), np.exp(-MEAN), ax=ax), "fraction", "fraction"),
     "moments": (lambda ax: pl.mean_variance(MEAN, MEAN, 2 * MEAN, ax=ax), "counts", "counts²"),
     "prototype": (lambda ax: pl.prototype(prototype_frame(), ax=ax), "counts", "counts"),
+    "dimensions": (lambda ax: pl.dimensions(dimensions_found(), ax=ax), "feature", "latent dimension"),
+    "traversal": (lambda ax: pl.traversal(dimensions_found(), 1, ax=ax), "latent units", "counts per 10,000"),
+    "sweep": (lambda ax: pl.sweep(sweep_found(), ax=ax), "nats per observation", "nats per observation"),
     "comparison": (lambda ax: pl.comparison(AGAINST, ax=ax), "unit", "measure"),
     "ranking": (lambda ax: pl.ranking(SCORES, ax=ax), "nats per observation", "candidate"),
 }
@@ -416,3 +446,46 @@ def test_ranking_puts_the_best_on_top_with_its_interval():
 def test_frames_without_their_columns_are_refused(draw):
     with pytest.raises(InputError, match="expected"):
         draw(pd.DataFrame({"unknown": [1]}))
+
+
+# dimensions and sweeps
+
+
+def test_dimensions_are_drawn_widest_first_and_unused_ones_left_out():
+    ax = pl.dimensions(dimensions_found())
+    left, right = ax.child_axes
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["1", "0"]
+    names = [text.get_text() for text in left.texts]
+    top = dimensions_found().top(1, 4)
+    assert set(top["feature"]) <= set(names)
+    assert [text.get_text() for text in right.texts] == ["30%"] * 4
+
+
+def test_a_sign_that_changes_is_bracketed():
+    found = dimensions_found()
+    found.effects["sign"] = 0
+    assert all(text.get_text().startswith("(") for text in pl.dimensions(found).child_axes[0].texts)
+
+
+def test_a_traversal_draws_the_features_asked_for():
+    found = dimensions_found()
+    ax = pl.traversal(found, 2, ["gene3", "gene5"])
+    assert legend(ax) == ["gene3", "gene5"]
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), found.traversal.mean[2, :, 5])
+    assert ax.get_yscale() == "log"
+    assert legend(pl.traversal(found, 2)) == [*found.top(2, 3)["feature"]]
+
+
+def test_no_active_dimension_is_refused():
+    with pytest.raises(InputError, match="collapsed"):
+        pl.dimensions(dimensions_found(active=(False, False, False)))
+
+
+def test_a_sweep_draws_every_beta_and_the_best_of_the_linear_methods():
+    found = sweep_found(accuracy=[0.8, 0.9, 0.7], mig=[0.1, 0.3, 0.2])
+    ax = pl.sweep(found)
+    beside = ax.figure.axes[1]
+    assert [tick.get_text() for tick in beside.get_xticklabels()] == ["0", "1", "4"]
+    dashed = [line for line in beside.lines if line.get_linestyle() == "--"]
+    assert sorted(float(line.get_ydata()[0]) for line in dashed) == [0.2, 0.28, 0.8]
+    assert "for discovery" in legend(ax)

@@ -1,36 +1,70 @@
-"""Analysis of arrays: neighbours, clusters, markers, PCA, the prototype. Never sees a model; needs no torch.
+"""Analysis of arrays: neighbours, clusters, PCA, the prototype, dimensions. Never sees a model; needs no torch.
 
 Every function takes arrays and returns an array, a frame, or a frozen record, so that each can be tested against other
 people's code and used on what another program fitted. To add one: a file of its own, a row here, a test with a truth.
 """
 
+from biovae.analysis.association import associate, enrich
 from biovae.analysis.clusters import leiden, markers
 from biovae.analysis.comparison import Comparison, Explained, compare, deviance_explained, variance_explained
+from biovae.analysis.dimensions import Dimensions, Traversal, differences, effects, ladder, traverse
+from biovae.analysis.disentangle import (
+    DCI,
+    Gaps,
+    dci,
+    gaussian_total_correlation,
+    indicators,
+    mig,
+    sap,
+    total_correlation,
+)
+from biovae.analysis.ica import ICA, ica
 from biovae.analysis.linear import explained_out_of_fold, out_of_fold, r2, slopes
 from biovae.analysis.neighbours import label_accuracy, label_hits, nearest, shared_neighbours
 from biovae.analysis.normalise import log_normalise
 from biovae.analysis.pca import PCA, pca
 from biovae.analysis.prototype import Prototype, prototype
+from biovae.analysis.sweep import Sweep, recommend
 
 __all__ = [
+    "DCI",
+    "ICA",
     "PCA",
     "Comparison",
+    "Dimensions",
     "Explained",
+    "Gaps",
     "Prototype",
+    "Sweep",
+    "Traversal",
+    "associate",
     "compare",
+    "dci",
     "deviance_explained",
+    "differences",
+    "effects",
+    "enrich",
     "explained_out_of_fold",
+    "gaussian_total_correlation",
+    "ica",
+    "indicators",
     "label_accuracy",
     "label_hits",
+    "ladder",
     "leiden",
     "log_normalise",
     "markers",
+    "mig",
     "nearest",
     "out_of_fold",
     "pca",
     "prototype",
     "r2",
+    "recommend",
+    "sap",
     "shared_neighbours",
     "slopes",
+    "total_correlation",
+    "traverse",
     "variance_explained",
 ]

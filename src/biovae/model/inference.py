@@ -126,3 +126,14 @@ def predictive(
             log_px += each if present is None else torch.where(present.cpu(), each, 0)
         out.append(torch.logsumexp(log_px, 0) - np.log(samples))
     return torch.cat(out).numpy().astype(np.float64)
+
+
+@torch.no_grad()
+def posterior_draws(
+    network: Network, observations: Observations, rows: Int[Tensor, "rows"], noise: Noise, samples: int
+) -> Float[np.ndarray, "samples rows latent"]:
+    """z ~ q(z | x) of some rows."""
+    network.eval()
+    parts = minibatches(observations, rows, rows_at_once(network, observations))
+    drawn = [network.encode(batch).z.sample(noise.at(3, i), samples) for i, batch in enumerate(parts)]
+    return torch.cat(drawn, 1).cpu().numpy()

@@ -7,15 +7,19 @@ from biovae.plotting.calibration import calibration, mean_variance, pit, zero_fr
 from biovae.plotting.canvas import png, svg
 from biovae.plotting.comparison import comparison, ranking
 from biovae.plotting.coordinates import map2d
+from biovae.plotting.dimensions import dimensions
 from biovae.plotting.history import history
 from biovae.plotting.kl import kl
 from biovae.plotting.latent import latent, points
 from biovae.plotting.palettes import palette
 from biovae.plotting.prototype import prototype
+from biovae.plotting.sweep import sweep
+from biovae.plotting.traversal import traversal
 
 __all__ = [
     "calibration",
     "comparison",
+    "dimensions",
     "history",
     "kl",
     "latent",
@@ -28,5 +32,7 @@ __all__ = [
     "prototype",
     "ranking",
     "svg",
+    "sweep",
+    "traversal",
     "zero_fraction",
 ]

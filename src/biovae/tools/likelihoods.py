@@ -79,7 +79,7 @@ def rank_likelihoods(  # noqa: PLR0913 - a user's door
     if len(vae.modalities) != 1:
         raise InputError(f"expected a model of one modality, found {len(vae.modalities)}: rank them one at a time.")
     prepared = vae.prepare(data)
-    given, scored = _halves(prepared, seed)
+    given, scored = halves(prepared, seed)
     held_out = Noise(seed).numpy().random(len(prepared.obs_names)) < test
     roles = vae.roles(data, prepared, held_out=held_out, seed=seed)
     rows = torch.from_numpy(np.flatnonzero(roles == Role.TEST))
@@ -100,16 +100,18 @@ def rank_likelihoods(  # noqa: PLR0913 - a user's door
     return _ranked(pd.DataFrame(columns), seconds)
 
 
-def _halves(prepared: Prepared, seed: int) -> tuple[Prepared, Prepared]:
-    """The same observations with half the counts each; exposure comes from the first half."""
+def halves(prepared: Prepared, seed: int) -> tuple[Prepared, Prepared]:
+    """The same observations with half the counts each; both have the exposure that the first half shows."""
     o = prepared.observations
-    matrix = o.x[0]
-    if not isinstance(matrix, SparseMatrix):
+    matrix, whole = o.x[0], o.exposure[0]
+    if not isinstance(matrix, SparseMatrix) or whole is None:
         raise InputError("expected counts, found a table of reals: likelihoods of reals are compared by their bound.")
-    one, other = thin(matrix.scipy(), seed)
-    exposure = torch.from_numpy(np.maximum(one.sum(1), 1).astype(np.float32)).unsqueeze(1)
-    halves = [type(o)((SparseMatrix.from_scipy(h),), (exposure,), o.present, o.covariates) for h in (one, other)]
-    first, second = (replace(prepared, observations=half) for half in halves)
+    counts = matrix.scipy()
+    one, other = thin(counts, seed)
+    share = np.maximum(one.sum(1), 1) / np.maximum(counts.sum(1), 1)
+    exposure = whole * torch.from_numpy(share.astype(np.float32)).unsqueeze(1)
+    parts = [type(o)((SparseMatrix.from_scipy(h),), (exposure,), o.present, o.covariates) for h in (one, other)]
+    first, second = (replace(prepared, observations=part) for part in parts)
     return first, second
 
 

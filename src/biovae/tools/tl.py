@@ -1,6 +1,8 @@
 """bv.tl: questions to a fitted model, or about which model to fit."""
 
+from biovae.tools.dimensions import dimensions
 from biovae.tools.likelihoods import rank_likelihoods, thin
 from biovae.tools.prototype import prototype
+from biovae.tools.sweep import sweep
 
-__all__ = ["prototype", "rank_likelihoods", "thin"]
+__all__ = ["dimensions", "prototype", "rank_likelihoods", "sweep", "thin"]

@@ -1,0 +1,165 @@
+"""The sweep over beta: its rules on curves drawn by hand, and its numbers on cells that are known."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import biovae as bv
+from biovae.analysis import recommend
+from biovae.datasets import scenarios, simulate
+from biovae.errors import InputError
+
+
+def curve(**change):
+    """Scores that peak at beta 0.5; a dimension goes silent at 2, everything at 8."""
+    columns = {
+        "method": "VAE",
+        "beta": [0.1, 0.5, 1.0, 2.0, 4.0, 8.0],
+        "seed": 0,
+        "rate": [30.0, 20.0, 12.0, 8.0, 5.0, 0.01],
+        "distortion": [300.0, 302.0, 306.0, 310.0, 316.0, 330.0],
+        "score": [-312.0, -310.0, -311.0, -311.8, -316.0, -330.0],
+        "gain": [18.0, 20.0, 19.0, 18.2, 14.0, 0.0],
+        "active": [5, 5, 5, 4, 3, 0],
+    }
+    return pd.DataFrame(columns | change)
+
+
+def test_the_rules_on_a_curve_drawn_by_hand():
+    found = recommend(curve(), "score")
+    assert (found.imputation, found.discovery, found.pruned, found.collapsed) == (0.5, 2.0, 2.0, 8.0)
+    said = str(found)
+    assert "Imputation: beta 0.5" in said
+    assert "Discovery: beta 2 (91% of that gain" in said
+    assert "fall silent from beta 2." in said
+    assert "left from beta 8." in said
+    assert "edge" not in said
+
+
+def test_labels_can_lower_the_beta_for_discovery():
+    found = recommend(curve(accuracy=[0.9, 0.95, 0.94, 0.8, 0.8, 0.2]), "score")
+    assert found.discovery == 1.0
+
+
+def test_an_edge_and_a_sweep_without_collapse_are_said():
+    rows = curve().iloc[1:4]
+    said = str(recommend(rows, "score"))
+    assert "edge of the sweep" in said
+    assert "No collapse up to beta 2." in said
+    assert recommend(rows, "score").collapsed is None
+
+
+def test_betas_that_cannot_be_told_from_the_best_are_named():
+    found = recommend(curve(behind_se=[0.5, 0.0, 0.6, 0.5, 0.5, 0.5]), "score")
+    assert found.alike == (1.0,)
+    assert "within two standard errors: beta 1." in str(found)
+    assert recommend(curve(), "score").alike == ()
+
+
+def test_where_z_buys_nothing_nothing_is_recommended():
+    found = recommend(curve(gain=-np.arange(1.0, 7.0)), "score")
+    assert str(found).startswith("No beta predicts better than the same likelihood without z (-2.0 nats at best)")
+    assert found.collapsed == 0.1
+
+
+def test_a_tie_has_no_winner():
+    linear = pd.DataFrame([{"method": "PCA", "accuracy": 0.999}])
+    said = str(recommend(pd.concat([curve(accuracy=1.0), linear]), "score"))
+    assert "VAE and PCA are alike; VAE 1.00, PCA 1.00" in said
+
+
+def test_seeds_are_averaged_before_anything_is_read():
+    other = curve(seed=1, score=[-310.0, -315.0, -310.5, -312.0, -316.0, -330.0])
+    found = recommend(pd.concat([curve(), other]), "score")
+    assert found.curve.loc[0.5, "score"] == pytest.approx(-312.5)
+    assert found.imputation == 1.0
+
+
+def test_who_wins_is_said_even_where_it_is_not_the_vae():
+    linear = pd.DataFrame([{"method": "PCA", "mig": 0.2}, {"method": "ICA", "mig": 0.4}])
+    said = str(recommend(pd.concat([curve(mig=0.3), linear]), "score"))
+    assert "MIG: ICA is best; VAE 0.30, PCA 0.20, ICA 0.40 (VAE at beta" in said
+
+
+def test_a_frame_that_is_no_sweep_is_refused():
+    with pytest.raises(InputError, match="score"):
+        recommend(curve().drop(columns="score"), "score")
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return simulate(scenarios.TYPES, cells=400, genes=80, seed=0)
+
+
+@pytest.fixture(scope="module")
+def found(cells):
+    vae = bv.VAE(bv.rna(), covariates=["batch"], latent=4, hidden=32)
+    return bv.tl.sweep(vae, cells, [300.0, 0.3, 1.0], labels="cell_type", factors=["library_true"], epochs=30)
+
+
+def test_rate_falls_and_distortion_rises_with_beta(found):
+    assert found.curve.index.tolist() == [0.3, 1.0, 300.0]
+    assert (np.diff(found.curve["rate"]) < 0).all()
+    assert found.curve["distortion"].iloc[-1] > found.curve["distortion"].iloc[0] + 1
+    bound = -found.curve["rate"] - found.curve["distortion"]
+    np.testing.assert_allclose(bound, found.curve["elbo"], rtol=1e-5)
+
+
+def test_a_beta_that_forbids_information_is_called_collapsed(found):
+    assert found.collapsed == 300.0
+    last = found.curve.loc[300.0]
+    assert last["active"] == 0
+    assert last["gain"] < 1
+    assert found.imputation < 300
+    assert found.discovery < 300
+
+
+def test_distances_between_betas_are_paired(found):
+    curve = found.curve
+    assert curve.loc[found.imputation, "behind_se"] == 0
+    others = curve.drop(found.imputation)
+    assert (others["behind_se"] > 0).all()
+    assert others.loc[1.0 if found.imputation == 0.3 else 0.3, "behind_se"] < 0.5 * curve["score_se"].mean()
+
+
+def test_pca_and_ica_stand_in_the_same_table(found):
+    frame = found.frame.set_index("method")
+    assert frame.index.tolist()[-2:] == ["PCA", "ICA"]
+    measures = ["accuracy", "mig", "sap", "disentanglement", "completeness", "informativeness", "reconstruction"]
+    assert np.isfinite(frame[measures]).all(None)
+    assert frame.loc["PCA", "reconstruction"] == frame.loc["ICA", "reconstruction"] > 0
+    assert frame.loc[["PCA", "ICA"], "gaussian_total_correlation"].max() < 0.05
+    assert frame.loc["PCA", "accuracy"] > 0.8
+
+
+def test_reals_are_swept_by_their_bound(cells):
+    table = cells[:, :20].copy()
+    table.X = np.log1p(table.X.toarray())
+    vae = bv.VAE(bv.continuous(), latent=2, hidden=16)
+    found = bv.tl.sweep(vae, table, [1.0, 100.0], epochs=10)
+    assert "importance-weighted" in found.scored
+    assert "mig" not in found.frame
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [({"betas": []}, "one beta"), ({"betas": [-1.0]}, "none below 0"), ({"labels": "celltype"}, "cell_type")],
+)
+def test_what_cannot_be_swept_is_refused_before_anything_is_fitted(cells, how, message):
+    with pytest.raises(InputError, match=message):
+        bv.tl.sweep(bv.VAE(bv.rna()), cells, **how)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pbmc_facs.h5ad", "pbmc3k_hvg2000.h5ad"])
+def test_on_cells_a_low_beta_predicts_and_a_high_one_collapses(name, real):
+    adata = ad.read_h5ad(real(name))
+    vae = bv.VAE(bv.rna(features=500), hidden=64)
+    found = bv.tl.sweep(vae, adata, [0.1, 1.0, 100.0], labels="cell_type", epochs=30)
+    assert found.imputation <= 1.0
+    assert found.collapsed == 100.0
+    assert found.curve.loc[100.0, "active"] < found.curve.loc[0.1, "active"]
+    frame = found.frame.groupby("method").max(numeric_only=True)
+    assert frame.loc["VAE", "reconstruction"] > frame.loc["PCA", "reconstruction"]
+    assert frame.loc["ICA", "mig"] > frame.loc["PCA", "mig"]
