@@ -7,6 +7,7 @@ from biovae.plotting.calibration import calibration, mean_variance, pit, zero_fr
 from biovae.plotting.canvas import png, svg
 from biovae.plotting.comparison import comparison, ranking
 from biovae.plotting.coordinates import map2d
+from biovae.plotting.differential import differential
 from biovae.plotting.history import history
 from biovae.plotting.kl import kl
 from biovae.plotting.latent import latent, points
@@ -16,6 +17,7 @@ from biovae.plotting.prototype import prototype
 __all__ = [
     "calibration",
     "comparison",
+    "differential",
     "history",
     "kl",
     "latent",
