@@ -14,6 +14,7 @@ from biovae.analysis import Decoded, Null, differential, expected_fdr, shrink
 from biovae.analysis.shrinkage import CENTRES, SCALES
 from biovae.datasets import scenarios, simulate
 from biovae.datasets.truth import expected
+from biovae.tools.differential import _decoder
 from biovae.errors import InputError
 
 DELTA = 0.25
@@ -86,7 +87,7 @@ def test_the_posterior_is_that_of_brute_force_under_the_shares_it_found():
 
 def test_probabilities_and_intervals_keep_their_word():
     said, true, covered = [], [], []
-    for seed in range(20):
+    for seed in range(8):
         beta, b, s = drawn_effects(seed)
         found = shrink(b, s, delta=DELTA)
         said.append(found.beyond)
@@ -239,6 +240,23 @@ def test_each_group_is_compared_with_all_others():
     assert "x against rest: " in str(found)
 
 
+def test_what_a_few_features_gain_and_all_others_lose_is_said():
+    data = Counts(changed=0)
+    assert "shares" not in str(differential(data.x, data.decode, data.z, data.group, data.features))
+    x = data.x.toarray()
+    x[data.group == "a", 0] += 300  # of 2,000: the others fall by a fifth
+    data.x = scipy.sparse.csr_array(x)
+    exposure = x.sum(1)[:, None]
+    ones = np.ones_like(x)
+    found = differential(
+        data.x, lambda z, rows: Decoded(ones[rows], exposure[rows] * ones[rows]), data.z, data.group, data.features
+    )
+    lines = str(found).splitlines()
+    assert "a against rest" in lines[0]
+    assert lines[0].endswith("what a few features gain, all others lose.")
+    assert lines[1].endswith("what a few features lose, all others gain.")
+
+
 # what calls are worth
 
 
@@ -270,7 +288,7 @@ def test_the_share_of_false_calls_is_what_was_expected(delta):
     ("how", "message"),
     [
         ({"groups": np.repeat("a", 400)}, "at least two groups"),
-        ({"groups": np.r_[["c"], np.repeat(["a", "b"], [200, 199])]}, "one in 'c'"),
+        ({"groups": np.r_[["c"], np.repeat(["a", "b"], [200, 199])]}, "found 1 in 'c' and 399"),
         ({"groups": np.repeat(["a", "b"], 50)}, "found 100"),
         ({"contrasts": [("a", "q")]}, "the name of a group, found 'q'"),
         ({"contrasts": [("a", "a")]}, "'a' twice"),
@@ -339,6 +357,32 @@ def test_two_types_alone_and_in_a_sample(fitted):
     assert (drawn["standard_error"] > whole["standard_error"]).mean() > 0.9
 
 
+def test_rates_and_means_are_those_of_the_models_verbs(fitted):
+    adata, vae = fitted
+    observations = vae.observe(adata).observations
+    z, rows = vae.embed(adata)[50:80], np.arange(50, 80)
+    for covariates in ("average", {"batch": "batch 2"}):
+        found = _decoder(vae, observations, 0, covariates)(z, rows)
+        np.testing.assert_allclose(found.rate, vae.decode(z, covariates=covariates), rtol=1e-4)
+        np.testing.assert_allclose(found.mean, vae.reconstruct(adata)[50:80], rtol=1e-4)
+
+
+@pytest.mark.parametrize("likelihood", ["log1p_gaussian", "zero_inflated_negative_binomial"])
+def test_other_likelihoods_and_posteriors_and_a_covariate_that_is_a_number(fitted, likelihood):
+    adata = fitted[0].copy()
+    adata.obs["age"] = np.linspace(20, 60, adata.n_obs)
+    model = bv.VAE(
+        bv.rna(likelihood=likelihood), covariates=["age"], latent=3, hidden=16, posterior=bv.LowRank(rank=1)
+    ).fit(adata, epochs=4, progress=False)
+    frame = bv.tl.differential(model, adata, "cell_type", group="type 1").frame.set_index("feature")
+    x = adata.X.toarray() / adata.X.sum(1)
+    inside = (adata.obs["cell_type"] == "type 1").to_numpy()
+    plain = np.log2(x[inside].mean(0) / x[~inside].mean(0))
+    common = adata.X.toarray().sum(0) > 1000
+    away = frame.loc[adata.var_names, "estimate"].to_numpy()[common] - np.asarray(plain).ravel()[common]
+    assert np.abs(away).max() < 0.3  # no batch to correct for: the decoder may say what it likes
+
+
 def test_unlabelled_observations_take_no_part(fitted):
     adata, vae = fitted
     copy = adata.copy()
@@ -357,6 +401,7 @@ def test_unlabelled_observations_take_no_part(fitted):
         ({"groups": "cell_typ"}, "did you mean 'cell_type'"),
         ({"groups": "cell_type", "group": "type9"}, "a level of 'cell_type', found 'type9'"),
         ({"groups": "cell_type", "reference": "type1"}, "give group="),
+        ({"groups": "batch"}, "its covariate 'batch'"),
         ({"groups": "all"}, "at least two groups"),
     ],
 )

@@ -36,6 +36,7 @@ ENTRIES = 2**19  # decoded at once: a block stays in the cache of the processor
 PSEUDO = 0.5  # counts in agreement with the decoder that every group has before any are seen
 SHARED = 5.0  # counts' worth of trust in the overdispersion that the two groups have in common
 COVERAGE = 0.95
+SHIFT = 0.1  # median log2 fold change that is worth a word
 LN2 = np.log(2)
 COLUMNS = (
     "group", "reference", "feature", "log2_fold_change", "lower", "upper", "probability", "expected_fdr",
@@ -115,6 +116,12 @@ class Differential:
                 f"{group} against {reference}: {len(found):,} of {tested:,} features differ by more than "
                 f"{2**self.null.delta:.2f} times (5 % expected false){names}{', ...' if len(found) > 5 else ''}."
             )
+            shift = rows["estimate"][rows["probability"].notna()].median()
+            if abs(shift) > SHIFT:
+                lines[-1] += (
+                    f" The median log2 fold change is {shift:.2f}: rates are shares of the counts, and what a few "
+                    f"features {'gain' if shift < 0 else 'lose'}, all others {'lose' if shift < 0 else 'gain'}."
+                )
         return "\n".join(lines)
 
 
@@ -153,7 +160,7 @@ def differential(  # noqa: PLR0913 - the door for those who fitted something els
         raise InputError(f"expected {x.shape[1]} feature names, found {len(features)}: pass those of the columns.")
     null = Null() if null is None else null
     pairs = [(name, None) for name in names] if contrasts is None else [*contrasts]
-    sides = [_sides(pair, names) for pair in pairs]
+    sides = [_sides(pair, names, np.bincount(member)) for pair in pairs]
     v = np.ones(len(member)) if weights is None else np.asarray(weights, dtype=np.float64)
     x = scipy.sparse.csr_array(x)
     effects = [_Effects(x.shape[1]) for _ in sides]
@@ -177,17 +184,13 @@ def _members(groups: Sequence[object] | np.ndarray, rows: tuple[int, int]) -> tu
     if rows[0] != rows[1]:
         raise InputError(f"expected z of the {rows[0]} observations in x, found that of {rows[1]}: pass the same rows.")
     codes(groups, rows[0])
-    names, member, size = np.unique(np.asarray(groups).astype(str), return_inverse=True, return_counts=True)
+    names, member = np.unique(np.asarray(groups).astype(str), return_inverse=True)
     if len(names) < 2:
         raise InputError(f"expected at least two groups to compare, found {first(names)} alone: choose another column.")
-    if size.min() < 2:
-        raise InputError(
-            f"expected at least two observations in every group, found one in {first(names[size < 2])}: leave it out."
-        )
     return member, [str(name) for name in names]
 
 
-def _sides(contrast: Contrast, names: list[str]) -> tuple[list[int], list[int]]:
+def _sides(contrast: Contrast, names: list[str], sizes: np.ndarray) -> tuple[list[int], list[int]]:
     """The numbers of the groups on either side."""
     for name in contrast:
         if name is not None and name not in names:
@@ -196,6 +199,11 @@ def _sides(contrast: Contrast, names: list[str]) -> tuple[list[int], list[int]]:
         raise InputError(f"expected two different groups, found {contrast[0]!r} twice: name another reference.")
     one = names.index(contrast[0])
     others = [i for i in range(len(names)) if i != one] if contrast[1] is None else [names.index(contrast[1])]
+    if min(sizes[one], sizes[others].sum()) < 2:
+        raise InputError(
+            f"expected at least two observations on either side, found {sizes[one]} in {names[one]!r} and "
+            f"{sizes[others].sum()} to compare with: leave that group out."
+        )
     return [one], others
 
 
@@ -369,6 +377,7 @@ def _frame(
     frame["monte_carlo_error"] = effects.monte_carlo
     frame["rate"], frame["reference_rate"] = effects.rates / effects.draws
     frame["detected"], frame["reference_detected"] = detected, other_detected
-    strength = frame["estimate"].abs() / frame["standard_error"]
-    order = np.lexsort((-strength, -frame["probability"].fillna(-1)))
+    # Beyond a millionth no probability means anything: there the larger of two sure changes comes first.
+    sure = np.maximum(frame["lower"], -frame["upper"])
+    order = np.lexsort((-sure.fillna(-np.inf), -frame["probability"].round(6).fillna(-1)))
     return frame.iloc[order].reset_index(drop=True)

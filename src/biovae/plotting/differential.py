@@ -59,7 +59,8 @@ def differential(
     ends = tested[["lower", "upper"]].to_numpy(dtype=np.float64)[named]
     ax.hlines(nines[named], ends[:, 0], ends[:, 1], color=INK, linewidth=0.7, alpha=0.6)
     ax.set_ylim(-0.15, NINES + 0.35)
-    ax.set_yticks(range(NINES + 1), ["0", *("0." + "9" * count for count in range(1, NINES + 1))])
+    ticks = ["0", *("0." + "9" * count for count in range(1, NINES)), "≥ 0." + "9" * NINES]
+    ax.set_yticks(range(NINES + 1), ticks)
     dress(
         ax, x=f"log2 fold change, {plain(group, 18)} over {plain(reference, 18)}",
         y=f"probability of |log2 fold change| > {delta:g}",

@@ -1,5 +1,7 @@
 """Differential expression: what differs between groups of observations, with batch and depth taken out."""
 
+import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +21,7 @@ from biovae.data import column
 from biovae.data.covariates import label
 from biovae.errors import InputError, closest
 from biovae.model import VAE
+from biovae.model.design import MOST, design_row
 from biovae.model.inference import everything, minibatches, rows_at_once
 from biovae.noise import Noise
 from biovae.schema import CategoricalCovariate, Support
@@ -39,14 +42,14 @@ class Effort:
     """
 
     cells: int = 2000
-    draws: int = 4
+    draws: int = 2
     counts: float = 10
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.cells < 2 or self.draws < 1:
             raise InputError(
-                f"expected at least 2 cells and 1 draw, found {self.cells} and {self.draws}: leave them at 2000 and 4."
+                f"expected at least 2 cells and 1 draw, found {self.cells} and {self.draws}: leave them at 2000 and 2."
             )
 
 
@@ -66,7 +69,8 @@ def differential(  # noqa: PLR0913 - a user's door
 
     Rates are what the decoder says at common covariates, corrected by the observed counts of each group; see
     `biovae.analysis.differential`. Observations are taken to be independent: where a condition was given to a few
-    donors, differences between donors count as differences between conditions.
+    donors, differences between donors count as differences between conditions. What a covariate of the model explains is
+    taken out; donors of one condition each, as a covariate, take the condition out with them.
 
     Args:
         vae: A fitted model of counts.
@@ -90,9 +94,19 @@ def differential(  # noqa: PLR0913 - a user's door
     effort = Effort() if effort is None else effort
     if vae.schema.modalities[m].support is not Support.COUNTS:
         raise InputError("expected a modality of counts, found another kind: fold changes need values above zero.")
+    if groups in [c.name for c in vae.schema.covariates]:
+        raise InputError(
+            f"expected groups that the model does not correct for, found its covariate {groups!r}: fit without it."
+        )
     labels, contrasts = _labels(column(data, groups), group, reference)
     rows, weights = _drawn(labels, _strata(vae, data), effort)
     observations = vae.observe(data, indices=rows).observations
+    present = observations.present[m]
+    if present is not None and not bool(present.all()):
+        raise InputError(
+            f"expected the modality in every observation, found it missing in {int((~present).sum())} of those drawn: "
+            "pass the observations that carry it."
+        )
     z = _posterior_draws(vae, observations, effort)
     decode = _decoder(vae, observations, m, covariates)
     x = plain(observations.x[m])
@@ -156,9 +170,41 @@ def _decoder(vae: VAE, observations: Observations, m: int, covariates: Mapping |
     network, name = vae.network.eval(), vae.modalities[m].name
 
     @torch.no_grad()
-    def decode(z: np.ndarray, rows: np.ndarray) -> Decoded:
+    def apart(z: np.ndarray, rows: np.ndarray) -> Decoded:
         own = network.decode(torch.from_numpy(z), observations.batch(torch.from_numpy(rows)), m)
         rate = vae.decode(z, modality=name, library=PER, covariates=covariates)
         return Decoded(rate, own.mean.cpu().numpy())
 
-    return decode
+    combinations = _combinations(vae)
+    if covariates != "average" or not combinations or not _proportional(vae, name):
+        return apart
+    design = torch.stack([design_row(vae.schema, chosen) for chosen in combinations])
+    level = (observations.covariates.unsqueeze(1) == design).all(-1).int().argmax(1).numpy()
+    exposure = observations.exposure[m]
+    depth = np.ones((len(observations), 1), np.float32) if exposure is None else exposure.numpy() / PER
+
+    def together(z: np.ndarray, rows: np.ndarray) -> Decoded:
+        """What a row was measured as is among what is averaged: nothing is decoded twice."""
+        rates = [vae.decode(z, modality=name, library=PER, covariates=chosen) for chosen in combinations]
+        if len(rates) == 1:
+            return Decoded(rates[0], rates[0] * depth[rows])
+        own = np.stack(rates)[level[rows], np.arange(len(rows))]
+        return Decoded(sum(rates) / len(rates), own * depth[rows])
+
+    return together
+
+
+def _combinations(vae: VAE) -> list[dict[str, str]]:
+    """Of the levels of all covariates, one after the other; none where one is a number, or where they are too many."""
+    levels = [c.categories for c in vae.schema.covariates if isinstance(c, CategoricalCovariate)]
+    if len(levels) < len(vae.schema.covariates) or math.prod(map(len, levels)) > MOST:
+        return []
+    names = [c.name for c in vae.schema.covariates]
+    return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*levels)]
+
+
+def _proportional(vae: VAE, name: str) -> bool:
+    """Whether the mean is exposure times something: tried at the centre, because a likelihood does not say."""
+    centre = np.zeros((1, vae.latent), dtype=np.float32)
+    once, twice = (vae.decode(centre, modality=name, library=library) for library in (PER, 2 * PER))
+    return bool(np.allclose(twice, 2 * once, rtol=1e-4))
