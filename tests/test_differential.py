@@ -14,8 +14,8 @@ from biovae.analysis import Decoded, Null, differential, expected_fdr, shrink
 from biovae.analysis.shrinkage import CENTRES, SCALES
 from biovae.datasets import scenarios, simulate
 from biovae.datasets.truth import expected
-from biovae.tools.differential import _decoder
 from biovae.errors import InputError
+from biovae.tools.differential import _decoder
 
 DELTA = 0.25
 
@@ -26,7 +26,7 @@ class Counts:
     The first features differ between the groups by `change` (log2); others do not.
     """
 
-    def __init__(self, seed=0, cells=400, features=300, changed=30, change=1.0, confounded=0.5, batch=0.5):  # noqa: PLR0913
+    def __init__(self, seed=0, cells=400, features=300, changed=30, change=1.0, confounded=0.5, batch=0.5):
         rng = np.random.default_rng(seed)
         self.group = np.where(np.arange(cells) % 2, "b", "a")
         self.batch = rng.random(cells) < np.where(self.group == "b", confounded, 1 - confounded)

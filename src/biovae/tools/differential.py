@@ -69,8 +69,9 @@ def differential(  # noqa: PLR0913 - a user's door
 
     Rates are what the decoder says at common covariates, corrected by the observed counts of each group; see
     `biovae.analysis.differential`. Observations are taken to be independent: where a condition was given to a few
-    donors, differences between donors count as differences between conditions. What a covariate of the model explains is
-    taken out; donors of one condition each, as a covariate, take the condition out with them.
+    donors, differences between donors count as differences between conditions. What a covariate of the model explains
+    is taken out; donors of one condition each, as a covariate, take the condition out with them. Rates are shares of
+    the counts: what a few features gain, all others lose.
 
     Args:
         vae: A fitted model of counts.
@@ -126,7 +127,8 @@ def _labels(values: pd.Series, group: str | None, reference: str | None) -> tupl
         if name is not None and name not in known:
             raise InputError(f"expected a level of {values.name!r}, found {name!r}: {closest(name, known)}")
     if reference is not None:
-        return np.where(np.isin(labels, [group, reference]), labels, None), [(group, reference)]
+        labels[~np.isin(labels, [group, reference])] = None
+        return labels, [(group, reference)]
     return labels, [(group, None)]
 
 
@@ -189,7 +191,7 @@ def _decoder(vae: VAE, observations: Observations, m: int, covariates: Mapping |
         if len(rates) == 1:
             return Decoded(rates[0], rates[0] * depth[rows])
         own = np.stack(rates)[level[rows], np.arange(len(rows))]
-        return Decoded(sum(rates) / len(rates), own * depth[rows])
+        return Decoded(np.mean(rates, axis=0), own * depth[rows])
 
     return together
 
