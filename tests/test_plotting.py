@@ -51,6 +51,18 @@ def prototype_frame(mean=MEAN):
     return pd.DataFrame({"feature": names, "prototype": prototype, "mean": mean, "log2_fold_change": change})
 
 
+def differential_frame(size=60):
+    change = np.linspace(-3, 3, size)
+    probability = np.clip(np.abs(change) / 2, 0, 1 - 1e-9)
+    names = [f"gene{i}" for i in range(size)]
+    return pd.DataFrame(
+        {
+            "group": "stim", "reference": "ctrl", "feature": names, "log2_fold_change": change, "lower": change - 0.3,
+            "upper": change + 0.3, "probability": probability, "expected_fdr": (1 - probability) / 2,
+        }
+    )  # fmt: skip
+
+
 TYPES = pd.Series(np.resize(["a", "b", "c"], 300), name="type")
 DEPTH = pd.Series(RNG.lognormal(7, 1, 300), name="depth")
 SCORES = pd.DataFrame({"name": ["nb", "poisson"], "mean": [-350.0, -402.0], "se": [2.0, 3.0]})
@@ -95,6 +107,7 @@ CASES = {  # name -> (picture, unit on x, unit on y)
     "dimensions": (lambda ax: pl.dimensions(dimensions_found(), ax=ax), "feature", "latent dimension"),
     "traversal": (lambda ax: pl.traversal(dimensions_found(), 1, ax=ax), "latent units", "counts per 10,000"),
     "sweep": (lambda ax: pl.sweep(sweep_found(), ax=ax), "nats per observation", "nats per observation"),
+    "differential": (lambda ax: pl.differential(differential_frame(), ax=ax), "log2 fold change", "probability"),
     "comparison": (lambda ax: pl.comparison(AGAINST, ax=ax), "unit", "measure"),
     "ranking": (lambda ax: pl.ranking(SCORES, ax=ax), "nats per observation", "candidate"),
 }
@@ -435,6 +448,24 @@ def test_prototype_labels_do_not_overlap():
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
+def test_differences_are_counted_by_side_and_the_surest_named_with_their_interval():
+    frame = differential_frame()
+    ax = pl.differential(frame, label=5)
+    called = frame[frame["expected_fdr"] <= 0.05]
+    lower, higher = (called["log2_fold_change"] < 0).sum(), (called["log2_fold_change"] > 0).sum()
+    assert legend(ax) == [f"no call ({60 - lower - higher})", f"lower in stim ({lower})", f"higher in stim ({higher})"]
+    assert {text.get_text() for text in ax.texts} <= {"gene0", "gene1", "gene2", "gene57", "gene58", "gene59"}
+    intervals = np.array(ax.collections[-1].get_segments())
+    assert intervals.shape == (5, 2, 2)
+    np.testing.assert_allclose(np.diff(intervals[:, :, 0]), 0.6)
+
+
+def test_differences_of_several_comparisons_are_not_drawn_into_one():
+    both = pd.concat([differential_frame(), differential_frame().assign(group="other")])
+    with pytest.raises(InputError, match="one comparison, found 2"):
+        pl.differential(both)
+
+
 def test_ranking_puts_the_best_on_top_with_its_interval():
     ax = pl.ranking(SCORES)
     assert [text.get_text() for text in ax.get_yticklabels()] == ["poisson", "nb"]
@@ -442,7 +473,7 @@ def test_ranking_puts_the_best_on_top_with_its_interval():
     np.testing.assert_allclose([low, high], [-350 - 1.96 * 2, -350 + 1.96 * 2])
 
 
-@pytest.mark.parametrize("draw", [pl.ranking, pl.comparison, pl.prototype])
+@pytest.mark.parametrize("draw", [pl.ranking, pl.comparison, pl.prototype, pl.differential])
 def test_frames_without_their_columns_are_refused(draw):
     with pytest.raises(InputError, match="expected"):
         draw(pd.DataFrame({"unknown": [1]}))

@@ -7,6 +7,7 @@ people's code and used on what another program fitted. To add one: a file of its
 from biovae.analysis.association import associate, enrich
 from biovae.analysis.clusters import leiden, markers
 from biovae.analysis.comparison import Comparison, Explained, compare, deviance_explained, variance_explained
+from biovae.analysis.differential import Decoded, Differential, Null, differential
 from biovae.analysis.dimensions import Dimensions, Traversal, differences, effects, ladder, traverse
 from biovae.analysis.disentangle import (
     DCI,
@@ -24,6 +25,7 @@ from biovae.analysis.neighbours import label_accuracy, label_hits, nearest, shar
 from biovae.analysis.normalise import log_normalise
 from biovae.analysis.pca import PCA, pca
 from biovae.analysis.prototype import Prototype, prototype
+from biovae.analysis.shrinkage import Shrunk, expected_fdr, shrink
 from biovae.analysis.sweep import Sweep, recommend
 
 __all__ = [
@@ -38,12 +40,18 @@ __all__ = [
     "Sweep",
     "Traversal",
     "associate",
+    "Decoded",
+    "Differential",
+    "Null",
+    "Shrunk",
     "compare",
     "dci",
     "deviance_explained",
     "differences",
     "effects",
     "enrich",
+    "differential",
+    "expected_fdr",
     "explained_out_of_fold",
     "gaussian_total_correlation",
     "ica",
@@ -63,6 +71,7 @@ __all__ = [
     "recommend",
     "sap",
     "shared_neighbours",
+    "shrink",
     "slopes",
     "total_correlation",
     "traverse",

@@ -7,6 +7,7 @@ from biovae.plotting.calibration import calibration, mean_variance, pit, zero_fr
 from biovae.plotting.canvas import png, svg
 from biovae.plotting.comparison import comparison, ranking
 from biovae.plotting.coordinates import map2d
+from biovae.plotting.differential import differential
 from biovae.plotting.dimensions import dimensions
 from biovae.plotting.history import history
 from biovae.plotting.kl import kl
@@ -20,6 +21,7 @@ __all__ = [
     "calibration",
     "comparison",
     "dimensions",
+    "differential",
     "history",
     "kl",
     "latent",
