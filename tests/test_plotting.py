@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from biovae import plotting as pl
+from biovae.analysis import trajectory, trends
 from biovae.errors import InputError
 from biovae.plotting.canvas import plain
 from biovae.plotting.colors import categories, is_categorical
@@ -55,6 +56,9 @@ DEPTH = pd.Series(RNG.lognormal(7, 1, 300), name="depth")
 SCORES = pd.DataFrame({"name": ["nb", "poisson"], "mean": [-350.0, -402.0], "se": [2.0, 3.0]})
 AGAINST = pd.DataFrame({"measure": ["reconstruction"], "pca": [-720.0], "vae": [-690.0], "unit": ["nats"]})
 
+FOUND = trajectory(XY, 0)
+TRENDS = trends(XY, ["gene0", "gene1"], FOUND)
+
 CASES = {  # name -> (picture, unit on x, unit on y)
     "history": (lambda ax: pl.history(run_history(), null=-720.0, ax=ax), "passes", "nats per observation"),
     "categories": (lambda ax: pl.points(XY, TYPES, ax=ax), "arbitrary units", "arbitrary units"),
@@ -66,6 +70,8 @@ CASES = {  # name -> (picture, unit on x, unit on y)
     "moments": (lambda ax: pl.mean_variance(MEAN, MEAN, 2 * MEAN, ax=ax), "counts", "counts²"),
     "prototype": (lambda ax: pl.prototype(prototype_frame(), ax=ax), "counts", "counts"),
     "comparison": (lambda ax: pl.comparison(AGAINST, ax=ax), "unit", "measure"),
+    "trajectory": (lambda ax: pl.trajectory(XY, FOUND, ax=ax), "arbitrary units", "arbitrary units"),
+    "trends": (lambda ax: pl.trends(TRENDS, unit="counts", ax=ax), "pseudotime", "counts"),
     "ranking": (lambda ax: pl.ranking(SCORES, ax=ax), "nats per observation", "candidate"),
 }
 

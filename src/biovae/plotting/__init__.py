@@ -12,6 +12,7 @@ from biovae.plotting.kl import kl
 from biovae.plotting.latent import latent, points
 from biovae.plotting.palettes import palette
 from biovae.plotting.prototype import prototype
+from biovae.plotting.trajectory import trajectory, trends
 
 __all__ = [
     "calibration",
@@ -28,5 +29,7 @@ __all__ = [
     "prototype",
     "ranking",
     "svg",
+    "trajectory",
+    "trends",
     "zero_fraction",
 ]
