@@ -4,7 +4,6 @@ import anndata as ad
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-from test_trajectory import diffusion_pseudotime, matched
 
 import biovae as bv
 from biovae.analysis import (
@@ -18,6 +17,7 @@ from biovae.analysis import (
 from biovae.datasets import scenarios, simulate
 from biovae.datasets.landscape import distance
 from biovae.datasets.truth import world_of
+from test_trajectory import diffusion_pseudotime, matched
 
 pytestmark = pytest.mark.slow
 SEEDS = (0, 1, 2)

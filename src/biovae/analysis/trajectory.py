@@ -167,7 +167,7 @@ def trajectory(
     Args:
         z: Posterior means.
         root: The row that the trajectory starts from, or several.
-        given: Rows of each end by its name; found as peaks of pseudotime where not given.
+        given: Rows of each end by its name, of which the later half absorbs; found as peaks where not given.
         labels: Names of groups, (obs,): an end that was found is called after most of its observations.
         draws: Samples of z, taken one at a time.
         k: Neighbours per observation.
@@ -182,7 +182,7 @@ def trajectory(
     graph = diffused(neighbour_graph(z, k))
     roots = np.atleast_1d(np.asarray(root))
     t = pseudotime(graph, roots)
-    ends, forks = _found(graph, t, labels) if given is None else (_checked(given, roots, len(t)), None)
+    ends, forks = _found(graph, t, labels) if given is None else (_given(given, roots, t), None)
     here = _walk(graph, t, roots, ends)
     drawn = [_redo(diffused(neighbour_graph(draw, k)), t, roots, ends) for draw in draws]
     table = pd.DataFrame(
@@ -251,7 +251,7 @@ def _found(
     absorbing: dict[str, np.ndarray] = {}
     for number, e in enumerate(order, start=1):
         members = ends.members[e]
-        rows = members[t[members] >= np.median(t[members])]
+        rows = _later_half(members, t)
         name = f"end {number}" if labels is None else str(pd.Series(labels[rows]).mode()[0])
         copies = sum(other.rpartition(" #")[0] == name or other == name for other in absorbing)
         absorbing[f"{name} #{copies + 1}" if copies else name] = rows
@@ -259,7 +259,12 @@ def _found(
     return absorbing, parted
 
 
-def _checked(ends: Rows, roots: np.ndarray, count: int) -> dict[str, np.ndarray]:
+def _later_half(rows: np.ndarray, t: np.ndarray) -> Int[np.ndarray, "members"]:
+    return rows[t[rows] >= np.median(t[rows])]
+
+
+def _given(ends: Rows, roots: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
+    count = len(t)
     known = {str(name): np.asarray(rows, dtype=np.int64) for name, rows in ends.items()}
     for name, rows in known.items():
         if not len(rows) or rows.min() < 0 or rows.max() >= count or np.isin(roots, rows).any():
@@ -269,7 +274,7 @@ def _checked(ends: Rows, roots: np.ndarray, count: int) -> dict[str, np.ndarray]
             )
     if not known:
         raise InputError("expected at least one end, found none: name some, or leave ends out to have them found.")
-    return known
+    return {name: _later_half(rows, t) for name, rows in known.items()}
 
 
 def _committed(fates: np.ndarray, roots: np.ndarray) -> Int[np.ndarray, "obs"]:

@@ -157,7 +157,7 @@ def _normal(y: scipy.sparse.csr_array | np.ndarray, t: np.ndarray, w: np.ndarray
     basis = _splines(t, end)
     weighted = scipy.sparse.csr_array(basis * w[:, None])
     right = weighted.T @ y
-    squares = w @ (y.power(2) if scipy.sparse.issparse(y) else np.square(y))
+    squares = w @ y.power(2) if isinstance(y, scipy.sparse.csr_array) else w @ np.square(y)
     dense = right.toarray() if scipy.sparse.issparse(right) else np.asarray(right)
     return _Normal((weighted.T @ basis).toarray(), dense, np.asarray(squares).ravel(), float(w.sum()))
 

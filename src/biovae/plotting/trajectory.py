@@ -109,4 +109,5 @@ def _path(coordinates: np.ndarray, found: Trajectory, number: int) -> np.ndarray
     weight = np.minimum(fate / max(float(fate[found.root].mean()), np.finfo(np.float32).tiny), 1)
     stops = np.linspace(0, found.ends["pseudotime"].iloc[number], STOPS)
     near = np.exp(-0.5 * ((stops[:, None] - t) / WIDTH) ** 2) * weight
-    return near @ coordinates / np.maximum(near.sum(1, keepdims=True), np.finfo(np.float64).tiny)
+    path = near @ coordinates / np.maximum(near.sum(1, keepdims=True), np.finfo(np.float64).tiny)
+    return np.vstack([np.median(coordinates[found.root], axis=0), path])

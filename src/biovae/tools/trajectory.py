@@ -15,7 +15,7 @@ from biovae.analysis import Direction, Trajectory, central, log_normalise, most_
 from biovae.analysis import direction as check_direction
 from biovae.analysis import trajectory as find
 from biovae.analysis import trends as fit_trends
-from biovae.batch import plain
+from biovae.batch import Observations, plain
 from biovae.data import column
 from biovae.errors import InputError, closest, first
 from biovae.model import VAE
@@ -44,7 +44,8 @@ def trajectory(  # noqa: PLR0913 - a user's door
         root: A name of an observation; several, such as all those of a cluster; or `{"cell_type": "Ductal"}` for the
             most central observation of that group.
         groups: Column of `obs` that ends are named after.
-        ends: Levels of `groups` that are ends; found as peaks of pseudotime where not given.
+        ends: Levels of `groups` that are ends: the later half of each absorbs. Found as peaks of pseudotime where not
+            given, which misses branches that are short beside the whole.
         draws: Samples of z from the posterior; everything is repeated for each. 0 leaves the uncertainty out.
         seed: Of the draws.
 
@@ -153,15 +154,14 @@ def write_trajectory(adata: AnnData, found: Trajectory) -> None:
     adata.obsm["fate_probabilities"] = found.fates.set_axis(adata.obs_names)
     adata.obsp["connectivities"] = scipy.sparse.csr_matrix(found.graph.affinity)
     adata.obsp["distances"] = scipy.sparse.csr_matrix(found.graph.lengths)
-    adata.uns["neighbors"] = {
-        "connectivities_key": "connectivities",
-        "distances_key": "distances",
-        "params": {"n_neighbors": found.graph.k, "method": "gauss", "metric": "euclidean", "use_rep": "X_vae"},
-    }
+    params = {"n_neighbors": found.graph.k, "method": "gauss", "metric": "euclidean"}
+    if "X_vae" in adata.obsm:
+        params["use_rep"] = "X_vae"
+    adata.uns["neighbors"] = {"connectivities_key": "connectivities", "distances_key": "distances", "params": params}
     adata.uns["iroot"] = int(found.root[0])
 
 
-def _draw(vae: VAE, observations: object, noise: Noise) -> Float[np.ndarray, "obs latent"]:
+def _draw(vae: VAE, observations: Observations, noise: Noise) -> Float[np.ndarray, "obs latent"]:
     """One sample of z for every observation."""
     with torch.no_grad():
         network = vae.network.eval()
