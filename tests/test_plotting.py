@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from biovae import plotting as pl
-from biovae.analysis import Dimensions, Traversal, recommend
+from biovae.analysis import Dimensions, Traversal, recommend, trajectory, trends
 from biovae.errors import InputError
 from biovae.plotting.canvas import plain
 from biovae.plotting.colors import categories, is_categorical
@@ -94,6 +94,9 @@ def sweep_found(**more):
     return recommend(pd.concat([pd.DataFrame(columns | more), linear], ignore_index=True), "score")
 
 
+FOUND = trajectory(XY, 0)
+TRENDS = trends(XY, ["gene0", "gene1"], FOUND)
+
 CASES = {  # name -> (picture, unit on x, unit on y)
     "history": (lambda ax: pl.history(run_history(), null=-720.0, ax=ax), "passes", "nats per observation"),
     "categories": (lambda ax: pl.points(XY, TYPES, ax=ax), "arbitrary units", "arbitrary units"),
@@ -109,6 +112,8 @@ CASES = {  # name -> (picture, unit on x, unit on y)
     "sweep": (lambda ax: pl.sweep(sweep_found(), ax=ax), "nats per observation", "nats per observation"),
     "differential": (lambda ax: pl.differential(differential_frame(), ax=ax), "log2 fold change", "probability"),
     "comparison": (lambda ax: pl.comparison(AGAINST, ax=ax), "unit", "measure"),
+    "trajectory": (lambda ax: pl.trajectory(XY, FOUND, ax=ax), "arbitrary units", "arbitrary units"),
+    "trends": (lambda ax: pl.trends(TRENDS, unit="counts", ax=ax), "pseudotime", "counts"),
     "ranking": (lambda ax: pl.ranking(SCORES, ax=ax), "nats per observation", "candidate"),
 }
 

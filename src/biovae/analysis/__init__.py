@@ -8,6 +8,7 @@ from biovae.analysis.association import associate, enrich
 from biovae.analysis.clusters import leiden, markers
 from biovae.analysis.comparison import Comparison, Explained, compare, deviance_explained, variance_explained
 from biovae.analysis.differential import Decoded, Differential, Null, differential
+from biovae.analysis.diffusion import diffused
 from biovae.analysis.dimensions import Dimensions, Traversal, differences, effects, ladder, traverse
 from biovae.analysis.disentangle import (
     DCI,
@@ -21,12 +22,16 @@ from biovae.analysis.disentangle import (
 )
 from biovae.analysis.ica import ICA, ica
 from biovae.analysis.linear import explained_out_of_fold, out_of_fold, r2, slopes
+from biovae.analysis.neighbour_graph import NeighbourGraph, central, neighbour_graph
 from biovae.analysis.neighbours import label_accuracy, label_hits, nearest, shared_neighbours
 from biovae.analysis.normalise import log_normalise
 from biovae.analysis.pca import PCA, pca
 from biovae.analysis.prototype import Prototype, prototype
 from biovae.analysis.shrinkage import Shrunk, expected_fdr, shrink
 from biovae.analysis.sweep import Sweep, recommend
+from biovae.analysis.trajectory import Trajectory, fate_probabilities, pseudotime, trajectory
+from biovae.analysis.trends import changes, most_changing, trends
+from biovae.analysis.velocity import Direction, direction
 
 __all__ = [
     "DCI",
@@ -44,6 +49,11 @@ __all__ = [
     "Differential",
     "Null",
     "Shrunk",
+    "Direction",
+    "NeighbourGraph",
+    "Trajectory",
+    "central",
+    "changes",
     "compare",
     "dci",
     "deviance_explained",
@@ -56,6 +66,9 @@ __all__ = [
     "gaussian_total_correlation",
     "ica",
     "indicators",
+    "diffused",
+    "direction",
+    "fate_probabilities",
     "label_accuracy",
     "label_hits",
     "ladder",
@@ -63,10 +76,13 @@ __all__ = [
     "log_normalise",
     "markers",
     "mig",
+    "most_changing",
     "nearest",
+    "neighbour_graph",
     "out_of_fold",
     "pca",
     "prototype",
+    "pseudotime",
     "r2",
     "recommend",
     "sap",
@@ -75,5 +91,7 @@ __all__ = [
     "slopes",
     "total_correlation",
     "traverse",
+    "trajectory",
+    "trends",
     "variance_explained",
 ]

@@ -15,6 +15,7 @@ from biovae.plotting.latent import latent, points
 from biovae.plotting.palettes import palette
 from biovae.plotting.prototype import prototype
 from biovae.plotting.sweep import sweep
+from biovae.plotting.trajectory import trajectory, trends
 from biovae.plotting.traversal import traversal
 
 __all__ = [
@@ -36,5 +37,7 @@ __all__ = [
     "svg",
     "sweep",
     "traversal",
+    "trajectory",
+    "trends",
     "zero_fraction",
 ]

@@ -1,0 +1,127 @@
+"""Peaks and saddles of a function on a graph: where branches end, where they part, and where small peaks drain.
+
+    t       a value on every observation, higher is later, (obs,)
+    level   the value at which two regions of higher t meet: the best saddle between them
+
+Going down from the highest value, each peak begins a region, and regions meet at saddles. A peak that stands high
+enough over its saddle, in a region large enough, is an end; a smaller one is noise, and drains over its saddle into the
+region that it meets. Everything happens on the spanning tree of the highest saddles: no other edge joins regions.
+
+Source: Edelsbrunner, Letscher and Zomorodian 2002, doi:10.1007/s00454-002-2885-2 (persistence of peaks).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+from jaxtyping import Bool, Float, Int
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Two groups of ends part here: `level` of t, and the numbers of the ends on either side."""
+
+    level: float
+    one: tuple[int, ...]
+    other: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Peaks that count, in the order of their heights: the observations above the saddle of each, and the forks."""
+
+    members: tuple[Int[np.ndarray, "members"], ...]
+    forks: tuple[Fork, ...]
+
+
+class _Regions:
+    """Union-find over observations; of each region the size and the peak."""
+
+    def __init__(self, count: int) -> None:
+        self.parent, self.peak, self.size = list(range(count)), list(range(count)), [1] * count
+
+    def find(self, i: int) -> int:
+        """The region of an observation."""
+        parent = self.parent
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    def join(self, keeps: int, goes: int) -> None:
+        """The region `goes` becomes part of `keeps`, whose peak remains."""
+        self.parent[goes] = keeps
+        self.size[keeps] += self.size[goes]
+
+
+def find_ends(graph: scipy.sparse.csr_array, t: Float[np.ndarray, "obs"], smallest: int, lift: float) -> Ends:
+    """The peaks of t that stand at least `lift` above their saddle, in a region of at least `smallest` observations.
+
+    Where no two such peaks are, the one end is everything.
+
+    Args:
+        graph: Edges, symmetric; connected.
+        t: Values.
+        smallest: Observations above the saddle.
+        lift: Height over the saddle, in the units of t.
+    """
+    regions, time = _Regions(len(t)), t.tolist()
+    tops: list[tuple[int, float]] = []  # a peak and its saddle
+    forks: list[Fork] = []
+    found: dict[int, tuple[int, ...]] = {}  # ends, by region
+    for i, j, level in _meetings(graph, t):
+        a, b = regions.find(i), regions.find(j)
+        if all(c in found or (regions.size[c] >= smallest and time[regions.peak[c]] - level >= lift) for c in (a, b)):
+            for c in (a, b):
+                if c not in found:
+                    found[c] = (len(tops),)
+                    tops.append((regions.peak[c], level))
+            forks.append(Fork(level, found[a], found[b]))
+        keeps, goes = (a, b) if time[regions.peak[a]] >= time[regions.peak[b]] else (b, a)
+        regions.join(keeps, goes)
+        if together := found.pop(keeps, ()) + found.pop(goes, ()):
+            found[keeps] = together
+    if not tops:
+        return Ends((np.arange(len(t)),), ())
+    return Ends(tuple(_above(graph, t, peak, level) for peak, level in tops), tuple(forks))
+
+
+def drains(
+    graph: scipy.sparse.csr_array, t: Float[np.ndarray, "obs"], absorbing: Bool[np.ndarray, "obs"]
+) -> Int[np.ndarray, "obs"]:
+    """Where to go on from an observation that has no later neighbour: to the one beyond its saddle; -1 at an end.
+
+    Whoever climbs from neighbour to later neighbour, and crosses the saddle where there is none, comes to an absorbing
+    observation: every crossing leads to a region that has an end, or a higher peak. It leads past the saddle itself,
+    from where one could climb back.
+    """
+    regions, time, holds = _Regions(len(t)), t.tolist(), absorbing.tolist()
+    beyond = np.full(len(t), -1)
+    for i, j, level in _meetings(graph, t):
+        a, b = regions.find(i), regions.find(j)
+        stays = (holds[a], time[regions.peak[a]]) >= (holds[b], time[regions.peak[b]])
+        keeps, goes, at = (a, b, i) if stays else (b, a, j)
+        if not holds[goes]:
+            beyond[regions.peak[goes]] = beyond[at] if time[at] == level and beyond[at] >= 0 else at
+        regions.join(keeps, goes)
+    return beyond
+
+
+def _meetings(graph: scipy.sparse.csr_array, t: np.ndarray) -> Iterator[tuple[int, int, float]]:
+    """Edges of the spanning tree of the highest saddles, highest first, each with its level."""
+    edges = scipy.sparse.coo_array(graph)
+    level = np.minimum(t[edges.row], t[edges.col])
+    cost = scipy.sparse.csr_array((t.max() + 1 - level, (edges.row, edges.col)), shape=graph.shape)
+    tree = scipy.sparse.coo_array(minimum_spanning_tree(cost))
+    order = np.argsort(tree.data, kind="stable")
+    one, other = tree.row[order], tree.col[order]
+    return zip(one.tolist(), other.tolist(), np.minimum(t[one], t[other]).tolist(), strict=True)
+
+
+def _above(graph: scipy.sparse.csr_array, t: np.ndarray, peak: int, level: float) -> Int[np.ndarray, "members"]:
+    """The observations joined to the peak without going down to the level."""
+    rows = np.flatnonzero(t > level)
+    label = connected_components(graph[rows][:, rows], directed=False)[1]
+    return rows[label == label[np.searchsorted(rows, peak)]]

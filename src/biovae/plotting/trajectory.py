@@ -1,0 +1,113 @@
+"""A trajectory on the latent map, and what features do along its branches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from biovae.errors import InputError, closest
+from biovae.plotting.canvas import INK, NORMAL, PAPER, dress, halo, key, new_axes, plain
+from biovae.plotting.coordinates import UMAP_NAME
+from biovae.plotting.latent import points
+from biovae.plotting.palettes import palette
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from biovae.analysis import Trajectory
+
+STOPS = 40  # along a branch
+WIDTH = 0.04  # of the window that a branch is averaged in, in units of pseudotime
+NEEDED = ("branch", "feature", "pseudotime", "mean", "lower", "upper")
+
+
+def trajectory(
+    coordinates: np.ndarray, found: Trajectory, *, kind: str = UMAP_NAME, seed: int = 0, ax: Axes | None = None
+) -> Axes:
+    """Draw a map coloured by pseudotime, a line for every branch from the root to its end, and the ends' names.
+
+    A line is the moving average of the observations' places, each weighted by its fate. An end beyond a bridge has a
+    name and no line, since no observation leads there.
+
+    Args:
+        coordinates: Positions, (obs, 2), for example of `bv.pl.map2d`.
+        found: Of `bv.tl.trajectory`, of the same observations.
+        kind: What the coordinates are: "UMAP" or "PCA of z".
+        seed: Of the drawing order.
+        ax: Axes to draw on; new ones otherwise.
+
+    Raises:
+        InputError: Coordinates and trajectory differ in length.
+    """
+    coordinates = np.asarray(coordinates, dtype=np.float64)
+    if len(coordinates) != len(found.pseudotime):
+        raise InputError(
+            f"expected a place for each of {len(found.pseudotime):,} observations, found {len(coordinates):,}: pass "
+            "coordinates of the trajectory's observations."
+        )
+    ax = points(coordinates, pd.Series(found.pseudotime, name="pseudotime"), kind=kind, seed=seed, ax=ax)
+    colors = palette(min(len(found.ends), 30))
+    for number, (name, end) in enumerate(found.ends.iterrows()):
+        color = colors[number % len(colors)]
+        if not end["bridged"]:
+            path = _path(coordinates, found, number)
+            ax.plot(*path.T, color=PAPER, linewidth=3.6, solid_capstyle="round")
+            ax.plot(*path.T, color=color, linewidth=1.8, solid_capstyle="round")
+        at = np.median(coordinates[found.absorbing == number], axis=0)
+        ax.annotate(
+            plain(name, 18), (float(at[0]), float(at[1])), ha="center", va="center", fontsize=NORMAL, color=INK,
+            fontweight="bold", path_effects=halo(),
+        )  # fmt: skip
+    root = np.median(coordinates[found.root], axis=0)
+    ax.plot(*root, marker="o", markersize=8, color=PAPER, markeredgecolor=INK, markeredgewidth=1.4, linestyle="")
+    return ax
+
+
+def trends(
+    frame: pd.DataFrame, feature: str | None = None, *, unit: str = "log1p of counts per 10,000", ax: Axes | None = None
+) -> Axes:
+    """Draw one feature along pseudotime: a line per branch, with its 90 % interval.
+
+    Args:
+        frame: Of `bv.tl.trends`.
+        feature: Which; the first of the frame by default.
+        unit: What is measured.
+        ax: Axes to draw on; new ones otherwise.
+
+    Raises:
+        InputError: A column is missing, or the feature is not in the frame.
+    """
+    missing = [name for name in NEEDED if name not in frame]
+    if missing or frame.empty:
+        raise InputError(
+            f"expected rows with the columns {', '.join(NEEDED)}, found {len(frame):,} rows and none called "
+            f"{', '.join(missing) or '(all are there)'}: pass the frame of bv.tl.trends."
+        )
+    names = frame["feature"].unique()
+    chosen = str(names[0]) if feature is None else feature
+    if chosen not in names:
+        raise InputError(f"expected a feature of the frame, found {chosen!r}: {closest(chosen, names)}")
+    ax = new_axes(ax, width=3.6, height=2.6)
+    branches = frame["branch"].unique()
+    colors = palette(min(len(branches), 30))
+    for number, branch in enumerate(branches):
+        part = frame[(frame["branch"] == branch) & (frame["feature"] == chosen)]
+        t, color = part["pseudotime"].to_numpy(), colors[number % len(colors)]
+        ax.fill_between(t, part["lower"], part["upper"], color=color, alpha=0.22, linewidth=0)
+        ax.plot(t, part["mean"], color=color, linewidth=1.6, label=plain(branch, 18))
+    dress(ax, x="pseudotime (0 at the root)", y=unit)
+    key(ax, columns=3)
+    ax.set_title(plain(chosen, 40), fontsize=NORMAL + 1, color=INK, loc="right", fontweight="bold", pad=8)
+    return ax
+
+
+def _path(coordinates: np.ndarray, found: Trajectory, number: int) -> np.ndarray:
+    """Where the observations that come to an end are, on average, as pseudotime passes."""
+    t, fate = found.pseudotime, found.fates.to_numpy()[:, number]
+    weight = np.minimum(fate / max(float(fate[found.root].mean()), np.finfo(np.float32).tiny), 1)
+    stops = np.linspace(0, found.ends["pseudotime"].iloc[number], STOPS)
+    near = np.exp(-0.5 * ((stops[:, None] - t) / WIDTH) ** 2) * weight
+    path = near @ coordinates / np.maximum(near.sum(1, keepdims=True), np.finfo(np.float64).tiny)
+    return np.vstack([np.median(coordinates[found.root], axis=0), path])
