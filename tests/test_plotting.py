@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import types
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -15,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from biovae import plotting as pl
+from biovae.analysis import density, holes, switches
 from biovae.errors import InputError
 from biovae.plotting.canvas import plain
 from biovae.plotting.colors import categories, is_categorical
@@ -55,6 +57,17 @@ DEPTH = pd.Series(RNG.lognormal(7, 1, 300), name="depth")
 SCORES = pd.DataFrame({"name": ["nb", "poisson"], "mean": [-350.0, -402.0], "se": [2.0, 3.0]})
 AGAINST = pd.DataFrame({"measure": ["reconstruction"], "pca": [-720.0], "vae": [-690.0], "unit": ["nats"]})
 
+
+def found_holes():
+    """Three passes: one deep and unsupported, with a way around; one shallow."""
+    mean = np.array([[-2.0, 0.0], [2.0, 0.0], [0.0, 3.0]]).repeat(60, axis=0) + 0.4 * np.resize(XY, (180, 2))
+    return holes(density(mean, np.full(mean.shape, 0.25)), np.repeat(["B cell", "monocyte", "T cell"], 60), draws=20)
+
+
+STEP = np.linspace(0, 1, 31)
+ALONG = pd.DataFrame({f"gene{i}": 1 / (1 + np.exp(30 * (i / 8 - STEP))) for i in range(9)}, index=STEP)
+WALK = (ALONG, switches(ALONG.to_numpy(), list(ALONG)), np.exp(-4 * np.sin(np.pi * STEP)))
+
 CASES = {  # name -> (picture, unit on x, unit on y)
     "history": (lambda ax: pl.history(run_history(), null=-720.0, ax=ax), "passes", "nats per observation"),
     "categories": (lambda ax: pl.points(XY, TYPES, ax=ax), "arbitrary units", "arbitrary units"),
@@ -66,6 +79,8 @@ CASES = {  # name -> (picture, unit on x, unit on y)
     "moments": (lambda ax: pl.mean_variance(MEAN, MEAN, 2 * MEAN, ax=ax), "counts", "counts²"),
     "prototype": (lambda ax: pl.prototype(prototype_frame(), ax=ax), "counts", "counts"),
     "comparison": (lambda ax: pl.comparison(AGAINST, ax=ax), "unit", "measure"),
+    "holes": (lambda ax: pl.holes(found_holes(), ax=ax), "nats", "pass"),
+    "path": (lambda ax: pl.path(*WALK, ax=ax), "share of its length", "feature"),
     "ranking": (lambda ax: pl.ranking(SCORES, ax=ax), "nats per observation", "candidate"),
 }
 
@@ -410,6 +425,26 @@ def test_ranking_puts_the_best_on_top_with_its_interval():
     assert [text.get_text() for text in ax.get_yticklabels()] == ["poisson", "nb"]
     low, high = ax.collections[0].get_segments()[1][:, 0]
     np.testing.assert_allclose([low, high], [-350 - 1.96 * 2, -350 + 1.96 * 2])
+
+
+def test_holes_show_their_depth_and_interval():
+    found = found_holes()
+    ax = pl.holes(found, most=2)
+    named = [text.get_text() for text in ax.get_yticklabels()]
+    assert named == [f"{a} – {b}" for a, b in found.frame[["one", "other"]].head(2).to_numpy()]
+    assert ax.get_xlim()[1] > found.frame["depth"].max()
+    with pytest.raises(InputError, match="found none"):
+        pl.holes(replace(found, frame=found.frame.head(0)))
+
+
+def test_paths_show_the_order_of_the_switches_and_the_support():
+    ax = pl.path(*WALK, most=4)
+    named = [text.get_text().split()[0] for text in ax.get_yticklabels()]
+    assert named == sorted(named, key=lambda name: int(name[4:]))
+    assert len(named) == 4
+    assert len(ax.child_axes) == 1
+    with pytest.raises(InputError, match="found none"):
+        pl.path(ALONG, WALK[1].head(0))
 
 
 @pytest.mark.parametrize("draw", [pl.ranking, pl.comparison, pl.prototype])

@@ -8,20 +8,24 @@ from biovae.plotting.canvas import png, svg
 from biovae.plotting.comparison import comparison, ranking
 from biovae.plotting.coordinates import map2d
 from biovae.plotting.history import history
+from biovae.plotting.holes import holes
 from biovae.plotting.kl import kl
 from biovae.plotting.latent import latent, points
 from biovae.plotting.palettes import palette
+from biovae.plotting.path import path
 from biovae.plotting.prototype import prototype
 
 __all__ = [
     "calibration",
     "comparison",
     "history",
+    "holes",
     "kl",
     "latent",
     "map2d",
     "mean_variance",
     "palette",
+    "path",
     "pit",
     "png",
     "points",
