@@ -49,6 +49,13 @@ def test_an_unsampled_bridge_leaves_out_its_cells_alone():
     assert not forbidden(unsampled, sampled.obsm["latent_true"][bridge]).any()
 
 
+def test_a_mirrored_map_is_the_same_upside_down():
+    plain, mirrored = (lay_out(States(types=4, branches=2, gap=True, mirrored=m)) for m in (False, True))
+    np.testing.assert_allclose(mirrored.pieces, plain.pieces * [1, -1])
+    np.testing.assert_allclose(mirrored.gaps, plain.gaps * [1, -1])
+    np.testing.assert_array_equal(mirrored.shares, plain.shares)
+
+
 def test_a_bridge_leads_from_one_type_to_the_other():
     truth = simulate(scenarios.GAP_AND_BRIDGE, cells=10, genes=2).uns["truth"]
     pieces = dict(zip(truth["states"], truth["pieces"], strict=True))

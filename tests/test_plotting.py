@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import types
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -15,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from biovae import plotting as pl
-from biovae.analysis import Dimensions, Traversal, recommend, trajectory, trends
+from biovae.analysis import Dimensions, Traversal, density, holes, recommend, switches, trajectory, trends
 from biovae.errors import InputError
 from biovae.plotting.canvas import plain
 from biovae.plotting.colors import categories, is_categorical
@@ -97,6 +98,17 @@ def sweep_found(**more):
 FOUND = trajectory(XY, 0)
 TRENDS = trends(XY, ["gene0", "gene1"], FOUND)
 
+
+def found_holes():
+    """Three passes: one deep and unsupported, with a way around; one shallow."""
+    mean = np.array([[-2.0, 0.0], [2.0, 0.0], [0.0, 3.0]]).repeat(60, axis=0) + 0.4 * np.resize(XY, (180, 2))
+    return holes(density(mean, np.full(mean.shape, 0.25)), np.repeat(["B cell", "monocyte", "T cell"], 60), draws=20)
+
+
+STEP = np.linspace(0, 1, 31)
+ALONG = pd.DataFrame({f"gene{i}": 1 / (1 + np.exp(30 * (i / 8 - STEP))) for i in range(9)}, index=STEP)
+WALK = (ALONG, switches(ALONG.to_numpy(), list(ALONG)), np.exp(-4 * np.sin(np.pi * STEP)))
+
 CASES = {  # name -> (picture, unit on x, unit on y)
     "history": (lambda ax: pl.history(run_history(), null=-720.0, ax=ax), "passes", "nats per observation"),
     "categories": (lambda ax: pl.points(XY, TYPES, ax=ax), "arbitrary units", "arbitrary units"),
@@ -114,6 +126,8 @@ CASES = {  # name -> (picture, unit on x, unit on y)
     "comparison": (lambda ax: pl.comparison(AGAINST, ax=ax), "unit", "measure"),
     "trajectory": (lambda ax: pl.trajectory(XY, FOUND, ax=ax), "arbitrary units", "arbitrary units"),
     "trends": (lambda ax: pl.trends(TRENDS, unit="counts", ax=ax), "pseudotime", "counts"),
+    "holes": (lambda ax: pl.holes(found_holes(), ax=ax), "nats", "pass"),
+    "path": (lambda ax: pl.path(*WALK, ax=ax), "share of its length", "feature"),
     "ranking": (lambda ax: pl.ranking(SCORES, ax=ax), "nats per observation", "candidate"),
 }
 
@@ -479,6 +493,27 @@ def test_ranking_puts_the_best_on_top_with_its_interval():
 
 
 @pytest.mark.parametrize("draw", [pl.ranking, pl.comparison, pl.prototype, pl.differential])
+def test_holes_show_their_depth_and_interval():
+    found = found_holes()
+    ax = pl.holes(found, most=2)
+    named = [text.get_text() for text in ax.get_yticklabels()]
+    assert named == [f"{a} – {b}" for a, b in found.frame[["one", "other"]].head(2).to_numpy()]
+    assert ax.get_xlim()[1] > found.frame["depth"].max()
+    with pytest.raises(InputError, match="found none"):
+        pl.holes(replace(found, frame=found.frame.head(0)))
+
+
+def test_paths_show_the_order_of_the_switches_and_the_support():
+    ax = pl.path(*WALK, most=4)
+    named = [text.get_text().split()[0] for text in ax.get_yticklabels()]
+    assert named == sorted(named, key=lambda name: int(name[4:]))
+    assert len(named) == 4
+    assert len(ax.child_axes) == 1
+    with pytest.raises(InputError, match="found none"):
+        pl.path(ALONG, WALK[1].head(0))
+
+
+@pytest.mark.parametrize("draw", [pl.ranking, pl.comparison, pl.prototype])
 def test_frames_without_their_columns_are_refused(draw):
     with pytest.raises(InputError, match="expected"):
         draw(pd.DataFrame({"unknown": [1]}))

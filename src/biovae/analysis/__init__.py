@@ -7,6 +7,7 @@ people's code and used on what another program fitted. To add one: a file of its
 from biovae.analysis.association import associate, enrich
 from biovae.analysis.clusters import leiden, markers
 from biovae.analysis.comparison import Comparison, Explained, compare, deviance_explained, variance_explained
+from biovae.analysis.density import Density, density
 from biovae.analysis.differential import Decoded, Differential, Null, differential
 from biovae.analysis.diffusion import diffused
 from biovae.analysis.dimensions import Dimensions, Traversal, differences, effects, ladder, traverse
@@ -20,15 +21,21 @@ from biovae.analysis.disentangle import (
     sap,
     total_correlation,
 )
+from biovae.analysis.exclusion import exclusive_pairs
+from biovae.analysis.holes import Holes, holes
 from biovae.analysis.ica import ICA, ica
 from biovae.analysis.linear import explained_out_of_fold, out_of_fold, r2, slopes
 from biovae.analysis.neighbour_graph import NeighbourGraph, central, neighbour_graph
 from biovae.analysis.neighbours import label_accuracy, label_hits, nearest, shared_neighbours
 from biovae.analysis.normalise import log_normalise
+from biovae.analysis.path import Curve, Features, Metric, distances, geodesic, straight
 from biovae.analysis.pca import PCA, pca
+from biovae.analysis.plausibility import Doubt, Judge, judge
 from biovae.analysis.prototype import Prototype, prototype
+from biovae.analysis.shores import Rise, rise
 from biovae.analysis.shrinkage import Shrunk, expected_fdr, shrink
 from biovae.analysis.sweep import Sweep, recommend
+from biovae.analysis.switches import switches
 from biovae.analysis.trajectory import Trajectory, fate_probabilities, pseudotime, trajectory
 from biovae.analysis.trends import changes, most_changing, trends
 from biovae.analysis.velocity import Direction, direction
@@ -69,6 +76,20 @@ __all__ = [
     "diffused",
     "direction",
     "fate_probabilities",
+    "Curve",
+    "Density",
+    "Doubt",
+    "Features",
+    "Holes",
+    "Judge",
+    "Metric",
+    "Rise",
+    "density",
+    "distances",
+    "exclusive_pairs",
+    "geodesic",
+    "holes",
+    "judge",
     "label_accuracy",
     "label_hits",
     "ladder",
@@ -86,6 +107,7 @@ __all__ = [
     "r2",
     "recommend",
     "sap",
+    "rise",
     "shared_neighbours",
     "shrink",
     "slopes",
@@ -93,5 +115,7 @@ __all__ = [
     "traverse",
     "trajectory",
     "trends",
+    "straight",
+    "switches",
     "variance_explained",
 ]

@@ -84,12 +84,13 @@ def lay_out(states: States) -> Landscape:
     named = lineages | types
     pieces = np.array([piece for piece, _ in named.values()]).reshape(-1, 2, 2)
     share = np.arange(1, len(named) + 1) ** -states.unevenness
+    upright = np.array([1.0, -1.0 if states.mirrored else 1.0])
     return Landscape(
         names=tuple(named),
-        pieces=pieces,
+        pieces=pieces * upright,
         pseudotime=np.array([time for _, time in named.values()]),
         shares=share / share.sum(),
-        gaps=gaps,
+        gaps=gaps * upright,
         spread=states.spread,
     )
 

@@ -29,6 +29,8 @@ class States(Recipe):
             biology has them: from the cells alone it looks like a gap.
         unevenness: The k-th state has a share proportional to k ** -unevenness; 0 makes all equal.
         spread: Standard deviation of a cell around its state, on a map where types are 4 apart; never beyond 3 of it.
+        mirrored: Turn the map upside down. All gradients rise upwards, so that a gap and a bridge differ by their place
+            alone; where every second simulation is mirrored, with `unevenness=0`, only the truth tells them apart.
     """
 
     types: int = Field(default=5, ge=0, le=100)
@@ -37,6 +39,7 @@ class States(Recipe):
     bridge: Literal["absent", "sampled", "unsampled"] = "absent"
     unevenness: float = Field(default=0.5, ge=0)
     spread: float = Field(default=0.2, ge=0, le=0.3)
+    mirrored: bool = False
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

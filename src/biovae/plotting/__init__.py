@@ -10,9 +10,11 @@ from biovae.plotting.coordinates import map2d
 from biovae.plotting.differential import differential
 from biovae.plotting.dimensions import dimensions
 from biovae.plotting.history import history
+from biovae.plotting.holes import holes
 from biovae.plotting.kl import kl
 from biovae.plotting.latent import latent, points
 from biovae.plotting.palettes import palette
+from biovae.plotting.path import path
 from biovae.plotting.prototype import prototype
 from biovae.plotting.sweep import sweep
 from biovae.plotting.trajectory import trajectory, trends
@@ -24,11 +26,13 @@ __all__ = [
     "dimensions",
     "differential",
     "history",
+    "holes",
     "kl",
     "latent",
     "map2d",
     "mean_variance",
     "palette",
+    "path",
     "pit",
     "png",
     "points",

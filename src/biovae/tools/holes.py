@@ -1,0 +1,121 @@
+"""Where the latent space holds data, where it does not, and how plausible what lies there is.
+
+Absence of data alone cannot prove a state forbidden: what is found here is "supported" or "unsupported" by the
+observations that were made.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from jaxtyping import Float
+from mudata import MuData
+
+from biovae.analysis import Density, Doubt, Holes, Judge, judge, log_normalise, rise
+from biovae.analysis import holes as find
+from biovae.model import VAE
+from biovae.schema import Support
+from biovae.tools.latent import Latent, counts_of, decoder, latent, regions, support_of, there_and_back
+
+RISERS = 5  # features that are named
+
+
+def density(vae: VAE, data: AnnData | MuData, *, held_out: str | np.ndarray | None = None, seed: int = 0) -> Density:
+    """The aggregate posterior of data: `log_density(z)` in nats, `support(z)` as a share of real observations.
+
+    Args:
+        vae: A fitted model.
+        data: The observations; not changed.
+        held_out: Boolean column of `obs`, or array, of observations that training has not seen: they measure support,
+            and have no part in the density. Without them each observation is measured by the others.
+        seed: Of subsets of large data.
+    """
+    return latent(vae, data, held_out, seed).q
+
+
+def holes(  # noqa: PLR0913 - a user's door
+    vae: VAE,
+    data: AnnData | MuData,
+    *,
+    groups: str | None = None,
+    modality: str | None = None,
+    held_out: str | np.ndarray | None = None,
+    draws: int = 200,
+    seed: int = 0,
+) -> Holes:
+    """The low passes between regions of the latent space, deepest first, with the plausibility of what lies in them.
+
+    For counts each pass also says how much its two shores rise to each other: whether features that both share and no
+    third region has go up towards the pass from both sides. That is the trace that a passage which was not sampled may
+    leave, and a gap does not; without it the data cannot tell the two apart.
+
+    Args:
+        vae: A fitted model.
+        data: The observations; not changed.
+        groups: Column of `obs` that names the regions; None takes clusters of the latent neighbour graph.
+        modality: Whose decoded profiles are judged, where it holds counts; None takes the first.
+        held_out: See `density`.
+        draws: Of the bootstrap, for the intervals of depth.
+        seed: Of every draw.
+
+    Returns:
+        `frame` with the columns of `analysis.holes`, and for counts those of `plausibility`, `rise` (see
+        `analysis.rise`) and `risers`, the features that carry it; positions, strings, profiles of density.
+
+    Raises:
+        InputError: There is one region only, or an observation has none.
+    """
+    given = latent(vae, data, held_out, seed)
+    named = regions(given, data, groups, seed)
+    found = find(given.q, named, draws=draws, seed=seed)
+    if found.frame.empty or support_of(vae, modality) is not Support.COUNTS:
+        return found
+    judged = _judge(given, modality, None, seed)(found.z).drop(columns=["rarity", "support"])
+    parts = [found.frame, judged, _rises(given, found, named, modality)]
+    return replace(found, frame=pd.concat(parts, axis=1))
+
+
+def plausibility(  # noqa: PLR0913 - a user's door
+    vae: VAE,
+    data: AnnData | MuData,
+    z: Float[np.ndarray, "points latent"],
+    *,
+    modality: str | None = None,
+    held_out: str | np.ndarray | None = None,
+    doubt: Doubt | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How plausible is what points of the latent space decode to: every part, its share among real observations, all.
+
+    Args:
+        vae: A fitted model.
+        data: The observations to measure by; not changed.
+        z: Points, (points, latent).
+        modality: Whose decoded profiles are judged; it must hold counts. None takes the first.
+        held_out: See `density`.
+        doubt: z to the uncertainty of the decoder, for example the spread over models fitted apart; left out if None.
+        seed: Of every draw.
+
+    Returns:
+        See `analysis.Judge`: a row per point, columns `rarity`, `drift`, `misfit`, `clash`; `support`, `p_drift`, ...;
+        `coherence` and `plausibility`.
+    """
+    return _judge(latent(vae, data, held_out, seed), modality, doubt, seed)(z)
+
+
+def _rises(given: Latent, found: Holes, named: np.ndarray, modality: str | None) -> pd.DataFrame:
+    logs, features = log_normalise(counts_of(given, modality)), given.vae.features(modality)
+    levels, member = np.unique(named, return_inverse=True)
+    place = {str(level): g for g, level in enumerate(levels)}
+    covariates = given.observations.covariates.numpy()
+    rows = []
+    for one, other in zip(found.frame["one"], found.frame["other"], strict=True):
+        value, carriers = rise(logs, given.q.mean, member, (place[one], place[other]), covariates)
+        rows.append((value, ", ".join(features[carriers[:RISERS]])))
+    return pd.DataFrame(rows, columns=["rise", "risers"])
+
+
+def _judge(given: Latent, modality: str | None, doubt: Doubt | None, seed: int) -> Judge:
+    counts, decode = counts_of(given, modality), decoder(given.vae, modality)
+    return judge(given.q, counts, decode, again=there_and_back(given, seed), doubt=doubt, seed=seed)

@@ -1,0 +1,144 @@
+"""What several tools need of a model and data: posteriors as a density, decoding, and the way there and back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import scipy.sparse
+import torch
+from anndata import AnnData
+from jaxtyping import Float, Int
+from mudata import MuData
+from torch import Tensor
+
+from biovae.analysis import Density, density, leiden
+from biovae.batch import Batch, Observations, SparseCounts, SparseMatrix
+from biovae.data import column, flags
+from biovae.errors import InputError
+from biovae.model import VAE
+from biovae.model.inference import rows_at_once
+from biovae.network import Network
+from biovae.noise import Noise
+from biovae.schema import Support
+
+Data: TypeAlias = AnnData | MuData
+PER = 1e4  # counts are decoded per 10,000
+TIMES = 4  # that each point is decoded and encoded again
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Observations as a model sees them, those of its density and no others.
+
+    Attributes:
+        q: The density.
+        observations: In the order of q.
+        rows: Their positions in the data.
+    """
+
+    vae: VAE
+    q: Density
+    observations: Observations
+    rows: Int[np.ndarray, "obs"]
+
+
+def latent(vae: VAE, data: Data, held_out: str | np.ndarray | None = None, seed: int = 0) -> Latent:
+    """The aggregate posterior of data; the support is measured by the held-out observations where there are some.
+
+    Args:
+        vae: A fitted model.
+        data: The observations; not changed.
+        held_out: Boolean column of `obs`, or array: observations that training has not seen, kept out of the density.
+        seed: Of subsets of large data.
+    """
+    observations = vae.observe(data).observations
+    moments = vae.moments(data)
+    if held_out is None:
+        q = density(moments.mean, moments.variance, seed=seed)
+        return Latent(vae, q, observations, np.arange(len(observations)))
+    apart = flags(data, held_out) if isinstance(held_out, str) else np.asarray(held_out, dtype=bool)
+    if len(apart) != len(observations) or apart.all() or not apart.any():
+        raise InputError(
+            f"expected some of {len(observations)} observations held out and some not, found {int(apart.sum())} of "
+            f"{len(apart)}: give a boolean for each."
+        )
+    rows = np.flatnonzero(~apart)
+    q = density(moments.mean[rows], moments.variance[rows], held_out=moments.mean[apart], seed=seed)
+    return Latent(vae, q, vae.observe(data, indices=rows).observations, rows)
+
+
+def regions(given: Latent, data: Data, groups: str | None, seed: int = 0) -> np.ndarray:
+    """The group of each observation: a column of `obs`, or clusters of the latent neighbour graph.
+
+    Raises:
+        InputError: There is no such column, or an observation has no group.
+    """
+    if groups is None:
+        return leiden(given.q.mean, seed=seed)
+    values = column(data, groups)
+    if values.isna().any():
+        raise InputError(
+            f"expected a group for every observation, found {values.isna().sum()} missing in {groups!r}: drop those."
+        )
+    return values.astype(str).to_numpy()[given.rows]
+
+
+def decoder(vae: VAE, modality: str | None) -> Callable[[np.ndarray], Float[np.ndarray, "points features"]]:
+    """z to means per 10,000, averaged over the levels of the covariates."""
+    return lambda z: vae.decode(np.asarray(z), modality=modality, library=PER)
+
+
+def support_of(vae: VAE, modality: str | None) -> Support:
+    """Which values a modality has."""
+    return vae.schema.modalities[vae.index(modality)].support
+
+
+def there_and_back(given: Latent, seed: int = 0) -> Callable[[np.ndarray], Float[np.ndarray, "points latent"]]:
+    """z to the mean of encode(x), x drawn from the decoder at z, four times.
+
+    Exposure, covariates and carried modalities are those of the observation that owns z.
+    """
+
+    def again(z: np.ndarray) -> np.ndarray:
+        owners = torch.from_numpy(given.q.owner(z))
+        points = torch.as_tensor(z, dtype=torch.float32)
+        network = given.vae.network.eval()
+        size = rows_at_once(network, given.observations)
+        parts = zip(owners.split(size), points.split(size), strict=True)
+        drawn = [_again(network, given.observations.batch(own), at, (seed, i)) for i, (own, at) in enumerate(parts)]
+        return torch.cat(drawn).cpu().numpy().astype(np.float64)
+
+    return again
+
+
+@torch.no_grad()
+def _again(network: Network, batch: Batch, z: Tensor, key: tuple[int, int]) -> Float[Tensor, "points latent"]:
+    total = torch.zeros(())
+    for time in range(TIMES):
+        noise = Noise(key[0], 7 + time, key[1])
+        x = tuple(
+            _like(network.decode(z, batch, m).sample(noise), was) for m, was in enumerate(batch.x)
+        )  # a modality that is not carried is drawn, and not read
+        total = total + network.encode(Batch(x, batch.exposure, batch.present, batch.covariates)).z.mean
+    return total / TIMES
+
+
+def _like(x: Tensor, was: SparseCounts | Tensor) -> SparseCounts | Tensor:
+    return SparseCounts.from_dense(x) if isinstance(was, SparseCounts) else x
+
+
+def counts_of(given: Latent, modality: str | None) -> scipy.sparse.csr_array:
+    """The counts of a modality, sparse.
+
+    Raises:
+        InputError: It holds no counts.
+    """
+    m = given.vae.index(modality)
+    x = given.observations.x[m]
+    if support_of(given.vae, modality) is not Support.COUNTS or not isinstance(x, SparseMatrix):
+        raise InputError(
+            f"expected a modality of counts, found {support_of(given.vae, modality)} in "
+            f"{given.vae.modalities[m].name!r}: plausibility compares counts; name another with modality=."
+        )
+    return x.scipy()

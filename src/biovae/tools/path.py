@@ -1,0 +1,154 @@
+"""Ways from one state to another, with the expression along them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from jaxtyping import Float
+from mudata import MuData
+
+from biovae.analysis import Curve, Features, Metric, distances, geodesic, straight, switches
+from biovae.errors import InputError, closest
+from biovae.model import VAE
+from biovae.schema import Support
+from biovae.tools.latent import Latent, decoder, latent, regions, support_of
+
+Place = str | Sequence[float] | np.ndarray
+DRAWS = 40
+INTERVAL = (0.05, 0.95)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A way and what is expressed along it.
+
+    Attributes:
+        curve: Positions, length, density and support, see `analysis.Curve`.
+        expression: Means per 10,000, (steps, features); the index runs from 0 to 1.
+        lower: 90 % interval over posterior draws around the way: below.
+        upper: Above.
+        switches: The features that go up or down, in order, see `analysis.switches`.
+    """
+
+    curve: Curve
+    expression: pd.DataFrame
+    lower: pd.DataFrame
+    upper: pd.DataFrame
+    switches: pd.DataFrame
+
+    def __str__(self) -> str:
+        """Length, support, and the first features that switch."""
+        names = ", ".join(f"{row.feature} {row.direction}" for row in self.switches.head(5).itertuples())
+        return f"{self.curve} {len(self.switches)} features switch" + (f", first {names}." if names else ".")
+
+
+def path(  # noqa: PLR0913 - a user's door
+    vae: VAE,
+    data: AnnData | MuData,
+    start: Place,
+    end: Place,
+    *,
+    groups: str | None = None,
+    modality: str | None = None,
+    direct: bool = False,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Walk:
+    """Walk from one state to another along a geodesic of the decoder that keeps to the data, or straight.
+
+    Lengths are in standard deviations of Poisson counts at 10,000 per observation, f = 2 sqrt(mean); of real values,
+    in their units. Steps are equally long.
+
+    Args:
+        vae: A fitted model.
+        data: The observations that the way keeps to; not changed.
+        start: A group of `groups`, the name of an observation, or a position.
+        end: The same.
+        groups: Column of `obs`; a group stands at the peak of its density.
+        modality: Whose features are decoded; None takes the first.
+        direct: Take the straight line.
+        draws: Of posterior draws, for the intervals.
+        seed: Of every draw.
+
+    Raises:
+        InputError: A start or end is neither a group, an observation, nor a position.
+    """
+    given = latent(vae, data, seed=seed)
+    metric = Metric(_lengths(vae, modality), given.q)
+    named = None if groups is None else regions(given, data, groups)
+    a, b = (_place(given, data, place, named) for place in (start, end))
+    curve = straight(metric, a, b) if direct else geodesic(metric, a, b, given.q.mean, seed=seed)
+    return _walk(given, curve, modality, (draws, seed))
+
+
+def path_lengths(
+    vae: VAE, data: AnnData | MuData, groups: str, *, modality: str | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Lengths of the geodesics between the peaks of groups: a distance between types, a row and a column per group.
+
+    Args:
+        vae: A fitted model.
+        data: The observations that the ways keep to; not changed.
+        groups: Column of `obs`.
+        modality: Whose features measure length; None takes the first.
+        seed: Of the neighbour graph.
+    """
+    given = latent(vae, data, seed=seed)
+    named = regions(given, data, groups)
+    levels = np.unique(named)
+    peaks = np.stack([_peak(given, named == level) for level in levels])
+    metric = Metric(_lengths(vae, modality), given.q)
+    return pd.DataFrame(distances(metric, peaks, given.q.mean, seed), index=levels, columns=levels)
+
+
+def _lengths(vae: VAE, modality: str | None) -> Features:
+    """The features in which a unit of length is a standard deviation, as far as the support of the values tells it."""
+    decode, support = decoder(vae, modality), support_of(vae, modality)
+    if support is Support.COUNTS:
+        return lambda z: 2 * np.sqrt(np.maximum(decode(z), 0))
+    if support is Support.BINARY:
+        return lambda z: 2 * np.arcsin(np.sqrt(np.clip(decode(z), 0, 1)))
+    return decode
+
+
+def _place(
+    given: Latent, data: AnnData | MuData, place: Place, named: np.ndarray | None
+) -> Float[np.ndarray, "latent"]:
+    if not isinstance(place, str):
+        z = np.asarray(place, dtype=np.float64).ravel()
+        if len(z) != given.vae.latent:
+            raise InputError(f"expected a position with {given.vae.latent} coordinates, found {len(z)}.")
+        return z
+    if named is not None and place in named:
+        return _peak(given, named == place)
+    names = np.asarray(data.obs_names)[given.rows]
+    if place in names:
+        return given.q.mean[int(np.flatnonzero(names == place)[0])]
+    known = [] if named is None else list(np.unique(named))
+    raise InputError(
+        f"expected a group or an observation, found {place!r}: " + (closest(place, known) if known else "name groups=.")
+    )
+
+
+def _peak(given: Latent, inside: np.ndarray) -> Float[np.ndarray, "latent"]:
+    """The peak uphill of a group's observation at the highest density, among up to 500 of them."""
+    rows = np.flatnonzero(inside)
+    rows = rows[np.linspace(0, len(rows) - 1, min(500, len(rows))).astype(int)]
+    best = rows[given.q.log_density(given.q.mean[rows]).argmax()]
+    return given.q.mode(given.q.mean[[best]])[0]
+
+
+def _walk(given: Latent, curve: Curve, modality: str | None, how: tuple[int, int]) -> Walk:
+    decode, (draws, seed) = decoder(given.vae, modality), how
+    mean = decode(curve.z).astype(np.float64)
+    spread = np.sqrt(given.q.variance[given.q.owner(curve.z)] / given.q.width)
+    noise = np.random.default_rng(seed).standard_normal((draws, 1, curve.z.shape[1]))  # one for a whole draw of the way
+    drawn = np.stack([decode(curve.z + spread * e) for e in noise]).astype(np.float64) if draws else mean[None]
+    lower, upper = np.quantile(drawn, INTERVAL, axis=0)
+    names, time = given.vae.features(modality), pd.Index(curve.time, name="time")
+    table, below, above = (pd.DataFrame(values, index=time, columns=names) for values in (mean, lower, upper))
+    counts = mean.min(initial=0) >= 0
+    order = switches(mean, list(names), draws=drawn if draws else None) if counts else switches(mean[:, :0], [])
+    return Walk(curve, table, below, above, order)

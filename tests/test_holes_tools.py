@@ -1,0 +1,145 @@
+"""bv.tl.density, holes, plausibility and path on fitted models; the science of holes is slow."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import kstest
+
+import biovae as bv
+from biovae.datasets import Scenario, States, Technical, scenarios, simulate
+
+
+@pytest.fixture(scope="module")
+def adata():
+    states = States(types=3, unevenness=0.0)
+    return simulate(Scenario(states=states, technical=Technical(batches=2)), cells=500, genes=120, seed=0)
+
+
+@pytest.fixture(scope="module")
+def vae(adata):
+    model = bv.VAE(bv.rna(), covariates=["batch"], latent=4, hidden=32)
+    return model.fit(adata, epochs=60, test=np.arange(500) % 5 == 0, progress=False)
+
+
+def test_support_is_uniform_on_held_out_cells(vae, adata):
+    held_out = np.arange(500) % 5 == 0
+    one, two = held_out & (np.arange(500) % 2 == 0), held_out & (np.arange(500) % 2 == 1)
+    q = bv.tl.density(vae, adata[~two], held_out=one[~two])
+    assert len(q.reference) == one.sum()
+    assert kstest(q.support(vae.embed(adata[two])), "uniform").statistic < 0.3  # 50 measured by 50: 5 % is at 0.27
+    assert q.support(np.full((1, 4), 30.0))[0] == pytest.approx(1 / (1 + one.sum()))
+
+
+def test_holes_lie_between_types_and_are_unsupported(vae, adata):
+    found = bv.tl.holes(vae, adata, groups="cell_type")
+    assert set(found.frame["one"]) | set(found.frame["other"]) == {"type 1", "type 2", "type 3"}
+    assert (found.frame["lower"] <= found.frame["upper"]).all()
+    assert (found.frame["depth"] > 3).all()
+    assert {"drift", "misfit", "coherence", "plausibility", "rise", "risers"} <= set(found.frame)
+    assert (found.frame["plausibility"] < 0.2).all()
+    assert found.z.shape == (len(found.frame), 4)
+    again = bv.tl.holes(vae, adata, groups="cell_type")
+    pd.testing.assert_frame_equal(found.frame, again.frame)
+    assert bv.pl.png(bv.pl.holes(found).figure).startswith(b"\x89PNG")
+
+
+def test_clusters_serve_where_no_groups_are_named(vae, adata):
+    assert set(bv.tl.holes(vae, adata, draws=5).modes.index) >= {"0", "1", "2"}
+
+
+def test_real_cells_are_plausible_and_a_far_point_is_not(vae, adata):
+    real = bv.tl.plausibility(vae, adata, vae.embed(adata)[:100])
+    assert 0.3 < real["plausibility"].mean() < 0.7
+    far = bv.tl.plausibility(vae, adata, np.full((1, 4), 6.0)).iloc[0]
+    assert far["support"] < 0.01
+    assert far["plausibility"] < 0.01
+    doubted = bv.tl.plausibility(vae, adata, vae.embed(adata)[:5], doubt=lambda z: np.abs(z).sum(1))
+    assert {"doubt", "p_doubt"} <= set(doubted)
+
+
+def test_a_path_leads_from_one_type_to_the_other(vae, adata):
+    walk = bv.tl.path(vae, adata, "type 1", "type 3", groups="cell_type", draws=10)
+    mean = {t: vae.embed(adata)[(adata.obs["cell_type"] == t).to_numpy()].mean(0) for t in ("type 1", "type 3")}
+    assert np.linalg.norm(walk.curve.z[0] - mean["type 1"]) < np.linalg.norm(walk.curve.z[0] - mean["type 3"])
+    assert np.linalg.norm(walk.curve.z[-1] - mean["type 3"]) < np.linalg.norm(walk.curve.z[-1] - mean["type 1"])
+    assert (walk.lower <= walk.upper).all(axis=None)
+    assert list(walk.expression.columns) == list(vae.features())
+    np.testing.assert_allclose(walk.expression.to_numpy(), vae.decode(walk.curve.z), rtol=1e-4, atol=1e-6)
+    assert walk.switches["at"].is_monotonic_increasing
+    assert "switch" in str(walk)
+    line = bv.tl.path(vae, adata, walk.curve.z[0], walk.curve.z[-1], direct=True, draws=0)
+    assert line.curve.length == pytest.approx(line.curve.straight, rel=1e-3)
+    assert walk.curve.log_density.min() >= line.curve.log_density.min() - 1e-6
+    cell = bv.tl.path(vae, adata, adata.obs_names[0], "type 1", groups="cell_type", draws=0)
+    np.testing.assert_allclose(cell.curve.z[0], vae.embed(adata)[0], atol=1e-5)
+
+
+def test_lengths_are_a_distance_between_types(vae, adata):
+    table = bv.tl.path_lengths(vae, adata, "cell_type")
+    np.testing.assert_array_equal(table.to_numpy(), table.to_numpy().T)
+    assert (np.diag(table) == 0).all()
+    assert (table.to_numpy()[~np.eye(3, dtype=bool)] > 0).all()
+
+
+def test_reals_have_holes_and_paths_without_plausibility():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(-2, 1, (100, 8)), rng.normal(2, 1, (100, 8))]).astype(np.float32)
+    data = ad.AnnData(x, obs=pd.DataFrame({"side": ["a"] * 100 + ["b"] * 100}, index=[f"o{i}" for i in range(200)]))
+    vae = bv.VAE(bv.continuous(), latent=2, hidden=16).fit(data, epochs=30, progress=False)
+    assert "misfit" not in bv.tl.holes(vae, data, groups="side", draws=5).frame
+    walk = bv.tl.path(vae, data, "a", "b", groups="side", draws=3)
+    assert walk.switches.empty
+    with pytest.raises(bv.InputError, match="modality of counts"):
+        bv.tl.plausibility(vae, data, np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda vae, a: bv.tl.holes(vae, a, groups="celltype"), "cell_type"),
+        (lambda vae, a: bv.tl.density(vae, a, held_out=np.ones(500, bool)), "500 of 500"),
+        (lambda vae, a: bv.tl.path(vae, a, "type 1", "type 9", groups="cell_type"), "did you mean"),
+        (lambda vae, a: bv.tl.path(vae, a, "type 1", "type 2"), "name groups="),
+        (lambda vae, a: bv.tl.path(vae, a, np.zeros(3), np.zeros(4)), "4 coordinates"),
+        (lambda vae, a: bv.tl.density(bv.VAE(bv.rna()), a), "call fit"),
+    ],
+)
+def test_errors_say_what_was_found(act, message, vae, adata):
+    with pytest.raises(bv.InputError, match=message):
+        act(vae, adata)
+
+
+# a forbidden gap and an unsampled bridge
+
+
+def auroc(bridge: np.ndarray, gap: np.ndarray) -> float:
+    return float(np.mean((bridge[:, None] > gap) + 0.5 * (bridge[:, None] == gap)))
+
+
+def interval(bridge: np.ndarray, gap: np.ndarray, draws: int = 2000) -> np.ndarray:
+    """90 % bootstrap interval, whole simulations drawn."""
+    rows = np.random.default_rng(0).integers(len(gap), size=(draws, len(gap)))
+    return np.quantile([auroc(bridge[r], gap[r]) for r in rows], (0.05, 0.95))
+
+
+def gap_and_bridge(seed: int) -> pd.DataFrame:
+    """The passes of one simulation; every second map is mirrored, so that place tells nothing."""
+    states = {"unevenness": 0.0, "mirrored": bool(seed % 2)}
+    adata = simulate(scenarios.GAP_AND_BRIDGE.but(states=states), cells=1250, genes=500, seed=seed)
+    vae = bv.VAE(bv.rna(), covariates=["batch"], latent=8).fit(adata, seed=seed, progress=False)
+    frame = bv.tl.holes(vae, adata, groups="cell_type", draws=50).frame
+    frame.index = ["-".join(sorted(name[-1] for name in pair)) for pair in frame[["one", "other"]].to_numpy()]
+    return frame
+
+
+@pytest.mark.slow
+def test_an_unsampled_bridge_is_told_from_a_forbidden_gap():
+    frames = [gap_and_bridge(seed) for seed in range(200, 220)]
+    table = {
+        part: [np.array([f.loc[name, part] for f in frames]) for name in ("3-4", "1-2")]
+        for part in ("rise", "coherence", "plausibility", "support", "misfit", "drift")
+    }
+    for part, values in table.items():
+        print(f"AUROC of {part}: {auroc(*values):.3f}, 90 % {interval(*values)}")
+    assert auroc(*table["rise"]) > 0.85
