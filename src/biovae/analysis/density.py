@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import logsumexp
 from sklearn.neighbors import NearestNeighbors
 
 from biovae.analysis.neighbours import finite
@@ -159,11 +158,12 @@ class Density:
         crowded = 1 / self.variance[self._crowd]
         pulling = self.mean[self._crowd] * crowded
         for _, near, index, crowd in self._pieces(z, None):
-            total = np.logaddexp(_total(near), _total(crowd))[:, None]
-            share, apart = np.exp(crowd - total), np.exp(near - total)
+            top = np.maximum(near.max(1, initial=-np.inf), crowd.max(1))[:, None]
+            share, apart = np.exp(crowd - top), np.exp(near - top)
+            total = (share.sum(1) + apart.sum(1))[:, None]
             sharp = 1 / self.variance[index]
-            precision.append(share @ crowded + np.einsum("pk,pkl->pl", apart, sharp))
-            pull.append(share @ pulling + np.einsum("pk,pkl->pl", apart, sharp * self.mean[index]))
+            precision.append((share @ crowded + np.einsum("pk,pkl->pl", apart, sharp)) / total)
+            pull.append((share @ pulling + np.einsum("pk,pkl->pl", apart, sharp * self.mean[index])) / total)
         return np.concatenate(precision), np.concatenate(pull)
 
     def _pieces(
@@ -258,4 +258,7 @@ def tail(value: Float[np.ndarray, "points"], reference: Float[np.ndarray, "real"
 
 
 def _total(terms: Float[np.ndarray, "points components"]) -> Float[np.ndarray, "points"]:
-    return logsumexp(terms, axis=1) if terms.shape[1] else np.full(len(terms), -np.inf)
+    if not terms.shape[1]:
+        return np.full(len(terms), -np.inf)
+    top = terms.max(1, keepdims=True)
+    return top[:, 0] + np.log(np.exp(terms - top).sum(1))

@@ -37,10 +37,12 @@ from biovae.analysis.route import edges, equal_steps, finely, shortest, way
 from biovae.errors import InputError
 
 IMAGES = 33  # points of a string
-STEPS = 200  # of its relaxation, at most
+STEPS = 100  # of its relaxation, at most
 SPEED = 0.3  # share of the mean shift that is taken in one step
-STILL = 1e-4  # of the kernel's width: a string that moves less is relaxed
+STILL = 1e-3  # of the kernel's width: a string that moves less is relaxed
 FINE = 8  # points of the spline to each image, where the pass is looked for
+COARSE = 4000  # components of the density that strings are relaxed in
+POLISH = 5  # further steps in the whole density
 NODES = 1500  # observations of the neighbour graph
 K = 10  # neighbours there
 NEIGHBOURS = 6  # regions that each region is joined with, at least
@@ -107,9 +109,10 @@ def holes(
     peaks = q.mode(_highest(q, member))
     rows = np.sort(np.random.default_rng(seed).permutation(len(q.mean))[:NODES])
     graph = _Graph(q.mean[rows], edges(q.mean[rows], K))
+    coarse = _thinned(q, seed)
     found = []
     for a, b in _pairs(q.mean, member, neighbours):
-        string = _relaxed(q, peaks[[a, b]], graph)
+        string = _relaxed((q, coarse), peaks[[a, b]], graph)
         owners = member[q.owner(string)]
         if np.mean((owners != a) & (owners != b)) <= FOREIGN:
             found.append((a, b, string))
@@ -150,21 +153,32 @@ def _pairs(mean: np.ndarray, member: np.ndarray, neighbours: int) -> Iterator[tu
     return ((a, b) for a, b in combinations(range(count), 2) if min(rank[a, b], rank[b, a]) <= neighbours)
 
 
-def _relaxed(q: Density, ends: np.ndarray, graph: _Graph) -> Float[np.ndarray, "images latent"]:
+def _thinned(q: Density, seed: int) -> Density:
+    """The density of up to 4,000 of the observations, in which a step costs little."""
+    if len(q.mean) <= COARSE:
+        return q
+    rows = np.sort(np.random.default_rng([seed, 1]).choice(len(q.mean), COARSE, replace=False))
+    return Density(q.mean[rows], q.variance[rows], q.width)
+
+
+def _relaxed(densities: tuple[Density, Density], ends: np.ndarray, graph: _Graph) -> Float[np.ndarray, "images latent"]:
     """The string with the higher pass, of one that starts straight and one that starts in the graph."""
-    starts = (ends, graph.between(ends))
-    strings = [relax(q, equal_steps(start, IMAGES)) for start in starts]
-    return max(strings, key=lambda string: q.log_density(finely(string, 2)).min())
+    q, coarse = densities
+    strings = [relax(coarse, equal_steps(start, IMAGES)) for start in (ends, graph.between(ends))]
+    best = max(strings, key=lambda string: q.log_density(finely(string, 2)).min())
+    return best if coarse is q else relax(q, best, POLISH)
 
 
-def relax(q: Density, string: Float[np.ndarray, "images latent"]) -> Float[np.ndarray, "images latent"]:
+def relax(
+    q: Density, string: Float[np.ndarray, "images latent"], steps: int = STEPS
+) -> Float[np.ndarray, "images latent"]:
     """Move a string across itself, uphill, until the gradient points along it everywhere.
 
     The force is the mean shift without its part along the string; after each step the images are spread to equal
     distances, which keeps them from sliding off the pass. The ends stay.
     """
     size = np.sqrt(q.variance.mean(0))
-    for _ in range(STEPS):
+    for _ in range(steps):
         along = np.gradient(string, axis=0)
         along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), np.finfo(np.float64).tiny)
         force = q.shift(string) - string

@@ -11,7 +11,7 @@ begin to show them: both regions share features that no other has, and these ris
 a gap what rises towards the other side on one shore falls towards the other side on the other, and the sum is small.
 
 A high rise speaks for a passage that was not sampled, a low one for nothing: an intermediate may leave no trace. It is
-a score to compare passes by, not a test: its mean is above 0 where nothing lies between, too (4 in simulated gaps, 8 at
+a score to compare passes by, not a test: its mean is above 0 where nothing lies between, too (4 at simulated gaps, 9 at
 simulated bridges), because z and the features come from the same counts.
 """
 
