@@ -492,7 +492,6 @@ def test_ranking_puts_the_best_on_top_with_its_interval():
     np.testing.assert_allclose([low, high], [-350 - 1.96 * 2, -350 + 1.96 * 2])
 
 
-@pytest.mark.parametrize("draw", [pl.ranking, pl.comparison, pl.prototype, pl.differential])
 def test_holes_show_their_depth_and_interval():
     found = found_holes()
     ax = pl.holes(found, most=2)
@@ -513,7 +512,7 @@ def test_paths_show_the_order_of_the_switches_and_the_support():
         pl.path(ALONG, WALK[1].head(0))
 
 
-@pytest.mark.parametrize("draw", [pl.ranking, pl.comparison, pl.prototype])
+@pytest.mark.parametrize("draw", [pl.ranking, pl.comparison, pl.prototype, pl.differential])
 def test_frames_without_their_columns_are_refused(draw):
     with pytest.raises(InputError, match="expected"):
         draw(pd.DataFrame({"unknown": [1]}))
