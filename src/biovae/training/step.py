@@ -91,20 +91,22 @@ class Step:
         with torch.no_grad():
             norm = torch.nn.utils.get_total_norm([w.grad for w in self.parameters if w.grad is not None])
             bad = (norm + loss).isfinite().logical_not_()
-            self._update(bad, norm / (self.clip * math.sqrt(len(batch))))
-            for buffer, value in zip(self.buffers, before, strict=True):
-                buffer.copy_(torch.where(bad, value, buffer))
+            fine = self.device.type == "cpu" and not bool(bad)  # on a CPU looking is free, and spares what follows
+            self._update(bad, norm / (self.clip * math.sqrt(len(batch))), fine=fine)
+            if not fine:
+                for buffer, value in zip(self.buffers, before, strict=True):
+                    buffer.copy_(torch.where(bad, value, buffer))
             self._count(bad, torch.where(bad, 0, elbo(terms).sum()), len(batch), loss)
 
-    def _update(self, bad: Bool[Tensor, ""], excess: Float[Tensor, ""]) -> None:
+    def _update(self, bad: Bool[Tensor, ""], excess: Float[Tensor, ""], *, fine: bool) -> None:
         """AdamW, with a gradient longer than the limit by the factor `excess` scaled down; nothing where `bad`."""
         self._in_force.copy_(self._rate * self._scale)
-        self.optimiser.found_inf = bad.float()  # type: ignore[attr-defined]
-        # Dividing takes a pass over the gradients: on a CPU, where looking is free, only where it changes something.
-        divide = self.device.type != "cpu" or bool(excess > 1)
-        self.optimiser.grad_scale = excess.clamp(min=1) if divide else None  # type: ignore[attr-defined]
+        self.optimiser.found_inf = None if fine else bad.float()  # type: ignore[attr-defined]
+        short = fine and bool(excess <= 1)  # to divide by 1 is a pass over the gradients for nothing
+        self.optimiser.grad_scale = None if short else excess.clamp(min=1)  # type: ignore[attr-defined]
         self.optimiser.step()
-        self._scale.mul_(1 - 0.5 * bad)
+        if not fine:
+            self._scale.mul_(1 - 0.5 * bad)
 
     def _count(self, bad: Tensor, bound: Tensor, observations: int, loss: Tensor) -> None:
         t = self._tally
