@@ -50,8 +50,10 @@ class Trajectory:
         absorbing: Number of the end that absorbs an observation; -1 for all others.
         graph: The neighbour graph.
         root: Rows with t = 0.
-        deviation: Standard deviation of t over draws, each brought to the distribution of t; NaN without draws.
-        agreement: Share of draws that put the observation on the same branch; NaN without draws.
+        deviation: Standard deviation of t over draws, each brought to the distribution of t; NaN without draws. It is
+            the encoder's doubt alone, and says little of where the order is wrong (LOG.md).
+        agreement: Share of draws that put the observation on the same branch; NaN without draws. Where it is high the
+            branch is nearly always right.
         draws: t of each draw, brought to the distribution of t, (draws, obs).
         draw_fates: Fates of each draw, (draws, obs, ends).
     """
