@@ -27,6 +27,7 @@ from biovae.analysis import (
     trends,
 )
 from biovae.analysis.saddles import drains, find_ends
+from biovae.analysis.trends import _splines
 from biovae.datasets import scenarios, simulate
 from biovae.errors import InputError
 
@@ -280,6 +281,13 @@ def test_trends_follow_the_truth_on_each_branch():
     assert set(most_changing(y, names, found, 2)) == {"rises", "one arm"}
     sparse = trends(scipy.sparse.csr_array(y), names, found)
     pd.testing.assert_frame_equal(frame, sparse)
+
+
+@given(st.floats(1e-3, 10))
+def test_splines_reach_to_the_end_wherever_it_is(end):
+    """They sum to 1 on a whole branch; an end that is no multiple of a ninth must not fall outside by rounding."""
+    basis = _splines(np.array([0, end / 3, end, 2 * end]), end).toarray()
+    np.testing.assert_allclose(basis.sum(1), 1, atol=1e-9)
 
 
 def test_intervals_cover_at_their_rate():

@@ -147,8 +147,7 @@ def _weights(fate: np.ndarray, root: np.ndarray) -> Float[np.ndarray, "obs"]:
 
 def _splines(t: np.ndarray, end: float) -> scipy.sparse.csr_array:
     """Cubic B-splines at equal distances over [0, end]."""
-    step = end / (SPLINES - DEGREE)
-    knots = step * np.arange(-DEGREE, SPLINES + 1)
+    knots = end * (np.arange(-DEGREE, SPLINES + 1) / (SPLINES - DEGREE))  # in this order one knot is the end to the bit
     return scipy.sparse.csr_array(BSpline.design_matrix(np.clip(t, 0, end), knots, DEGREE))
 
 
