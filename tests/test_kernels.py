@@ -16,8 +16,7 @@ from torch.nn.functional import softplus
 
 from biovae.batch import SparseCounts, SparseMatrix
 from biovae.distributions import Affine, Composition, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
-from biovae.distributions.fused import full_precision
-from biovae.kernels import kernel_fits, run_kernel, without_kernels
+from biovae.kernels import full_precision, kernel_fits, run_kernel, without_kernels
 from biovae.kernels.counts import exp, log1p, negative_binomial
 from biovae.kernels.rows import thin
 from biovae.nn import FirstLinear, linear

@@ -232,8 +232,7 @@ class Observations:
 
     def capacities(self, parts: Int[Tensor, "batches obs"]) -> tuple[int, ...]:
         """Per modality, the most non-zeros that any of these minibatches has; 0 for dense ones."""
-        sparse = (isinstance(x, SparseMatrix) and x for x in self.x)
-        return tuple(int(x.entries(parts).sum(-1).amax()) if x else 0 for x in sparse)
+        return tuple(int(x.entries(parts).sum(-1).amax()) if isinstance(x, SparseMatrix) else 0 for x in self.x)
 
     def batch(self, rows: Int[Tensor, "obs"], capacities: Sequence[int | None] | None = None) -> Batch:
         """The minibatch of these rows, in this order; sparse modalities padded to their capacities, if given."""

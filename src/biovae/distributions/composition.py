@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import linear
 
+from biovae.batch import SparseCounts
+
 
 class Affine(NamedTuple):
     """Logits that are still to be written out: h W' + b."""
@@ -48,6 +50,11 @@ class Composition:
         return linear(*self.given) if isinstance(self.given, Affine) else self.given
 
     @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What was given."""
+        return (*(self.given if isinstance(self.given, Affine) else (self.given,)), self.exposure)
+
+    @property
     def rows(self) -> torch.Size:
         """(*samples, obs, features) of the logits."""
         if isinstance(self.given, Affine):
@@ -63,6 +70,12 @@ class Composition:
     def log_mean(self) -> Float[Tensor, "*samples obs features"]:
         """Written out."""
         return self.exposure.log() + (self.logits.log_softmax(-1) if self.share else self.logits)
+
+
+def plainly_shaped(mean: Composition, log_r: Float[Tensor, "..."], x: SparseCounts) -> bool:
+    """Whether there is a logit for every entry of x, an exposure per row, and one dispersion per feature."""
+    whole = mean.rows[-2:] == x.shape and mean.exposure.dim() <= len(mean.rows)
+    return whole and log_r.numel() == log_r.shape[-1] == x.shape[1]
 
 
 def written(log_mean: Float[Tensor, "..."] | Composition) -> Float[Tensor, "..."]:

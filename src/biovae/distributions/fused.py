@@ -6,8 +6,6 @@ Given the linear map instead of the logits, its backward products are taken in b
 factors are gradients of a random minibatch, and lose three digits of what they never had. Everything else is float32.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -16,30 +14,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from biovae.batch import SparseCounts
-from biovae.distributions.composition import Affine, Composition
-from biovae.kernels import has_bfloat16, kernel_fits, run_kernel
+from biovae.distributions.composition import Affine, Composition, plainly_shaped
+from biovae.kernels import HALF_PRECISION, has_bfloat16, kernel_fits, run_kernel
 
 FEW = 256  # features below which a product in half precision saves nothing
-_full = False
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Inside, backward products are taken in float32: for experiments."""
-    global _full
-    before, _full = _full, True
-    try:
-        yield
-    finally:
-        _full = before
 
 
 def fits(mean: Composition, log_r: Float[Tensor, "..."], x: SparseCounts) -> bool:
-    """Whether the kernel can score x: single precision on a CPU, logits of every entry, one dispersion per feature."""
-    whole = mean.rows[-2:] == x.shape and mean.exposure.dim() <= len(mean.rows)
-    per_feature = log_r.numel() == log_r.shape[-1] == x.shape[1]
-    given = mean.given if isinstance(mean.given, Affine) else (mean.given,)
-    return whole and per_feature and kernel_fits(*given, mean.exposure, log_r)
+    """Whether the loop can score x: single precision on a CPU, logits of every entry, one dispersion per feature."""
+    return plainly_shaped(mean, log_r, x) and kernel_fits(*mean.tensors, log_r)
 
 
 def composed_log_prob(
@@ -131,7 +114,8 @@ class _OfMap(torch.autograd.Function):
 
 
 def _precision(features: int) -> torch.dtype:
-    return torch.bfloat16 if has_bfloat16() and features >= FEW and not _full else torch.float32
+    half = HALF_PRECISION.on and has_bfloat16() and features >= FEW
+    return torch.bfloat16 if half else torch.float32
 
 
 class _OfLogits(torch.autograd.Function):

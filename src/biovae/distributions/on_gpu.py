@@ -11,19 +11,16 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from biovae.batch import SparseCounts
-from biovae.distributions.composition import Composition
+from biovae.distributions.composition import Composition, plainly_shaped
 from biovae.distributions.sparse import repeat
-from biovae.kernels import kernels_wanted
+from biovae.kernels import LOOPS
 
 
 def fits_gpu(mean: Composition, log_r: Float[Tensor, "..."], x: SparseCounts) -> bool:
-    """Whether the kernels can score x: single precision on a CUDA device, one dispersion per feature."""
-    device = log_r.device
-    if device.type != "cuda" or not kernels_wanted():
-        return False
-    whole = mean.logits.shape[-2:] == x.shape and mean.exposure.dim() <= mean.logits.dim()
-    single = all(t.dtype == torch.float32 for t in (mean.logits, mean.exposure, log_r))
-    return whole and single and log_r.numel() == log_r.shape[-1] == x.shape[1] and trusted(device)
+    """Whether the kernels can score x: single precision on a CUDA device, logits of every entry, log r per feature."""
+    single = all(t.dtype == torch.float32 for t in (*mean.tensors, log_r))
+    wanted = LOOPS.on and log_r.device.type == "cuda" and single and plainly_shaped(mean, log_r, x)
+    return wanted and trusted(log_r.device)
 
 
 def composed_log_prob_gpu(

@@ -18,8 +18,28 @@ import torch
 from torch import Tensor
 
 _ONE_AT_A_TIME = threading.Lock()  # numba's simplest threading layer, the one left on some systems, allows no more
-_wanted = True
 _launched = False
+
+
+class Switch:
+    """Something that can be left out for a while: for experiments, and for tests of what runs instead."""
+
+    def __init__(self) -> None:
+        self.on = True
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Inside, it is left out."""
+        before, self.on = self.on, False
+        try:
+            yield
+        finally:
+            self.on = before
+
+
+LOOPS, HALF_PRECISION = Switch(), Switch()
+without_kernels = LOOPS.off  # inside, the plain torch forms run
+full_precision = HALF_PRECISION.off  # inside, no product is taken in bfloat16
 
 
 @cache
@@ -66,23 +86,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 def kernel_fits(*tensors: Tensor) -> bool:
     """Whether the kernels can work on these: single precision, in the memory of the CPU."""
-    return _wanted and installed() and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
-
-
-def kernels_wanted() -> bool:
-    """Whether compiled loops may run at all."""
-    return _wanted
-
-
-@contextmanager
-def without_kernels() -> Iterator[None]:
-    """Inside, the plain torch forms run."""
-    global _wanted
-    before, _wanted = _wanted, False
-    try:
-        yield
-    finally:
-        _wanted = before
+    return LOOPS.on and installed() and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
 
 
 def run_kernel(kernel: Callable[..., Any], *arguments: Any) -> Any:
@@ -116,9 +120,8 @@ def _after_fork() -> None:
 
     numba would end it, and torch would wait forever for threads that were not copied.
     """
-    global _wanted
     if _launched:
-        _wanted = False
+        LOOPS.on = False
         torch.set_num_threads(1)
 
 

@@ -192,11 +192,11 @@ def _root(data: AnnData | MuData, z: np.ndarray, root: Root) -> Int[np.ndarray, 
         ((name, level),) = root.items()
         return np.array([central(z, _member(_labels(data, name), level, name))])
     names = [root] if isinstance(root, str) else [*root]
-    rows = data.obs_names.get_indexer(pd.Index(names))
-    if not len(rows) or (rows < 0).any():
-        strange = [name for name, row in zip(names, rows, strict=True) if row < 0]
+    found = [np.flatnonzero(data.obs_names == name) for name in names]
+    strange = [name for name, rows in zip(names, found, strict=True) if len(rows) != 1]
+    if strange or not found:
         raise InputError(
-            f"expected names of observations as root, found {len(strange)} others ({first(strange)}): take some of "
-            "obs_names, or name a group as {'cell_type': 'stem'}."
+            f"expected names that one observation each has as root, found {len(strange)} others ({first(strange)}): take "
+            "some of obs_names, or name a group as {'cell_type': 'stem'}."
         )
-    return rows
+    return np.concatenate(found)
