@@ -83,7 +83,7 @@ def _mean(network: Network, z: Tensor, c: Tensor, m: int, library: float | None)
 def expression(network: Network, schema: Schema, prepared: Prepared, wanted: Wanted) -> Expression:
     """See `VAE.expression`."""
     names = pd.Index(schema.modalities[wanted.modality].features)
-    keep = np.arange(len(names)) if wanted.features is None else _positions(names, wanted.features)
+    keep = np.arange(len(names)) if wanted.features is None else positions(names, wanted.features)
     network.eval()
     means, lowers, uppers = [], [], []
     size = max(1, min(ROWS, ELEMENTS // (len(names) * max(1, wanted.samples))))
@@ -113,7 +113,8 @@ def _at(network: Network, schema: Schema, z: Tensor, own: Tensor, wanted: Wanted
     return _averaged(network, z, chosen, wanted.modality, wanted.library).cpu()
 
 
-def _positions(names: pd.Index, features: Sequence[str]) -> np.ndarray:
+def positions(names: pd.Index, features: Sequence[str]) -> np.ndarray:
+    """Where features of the model are."""
     unknown = [f for f in features if f not in names]
     if unknown:
         raise InputError(

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from jaxtyping import Float
 from mudata import MuData
 
 from biovae.analysis import Differential, Null
@@ -22,7 +21,7 @@ from biovae.data.covariates import label
 from biovae.errors import InputError, closest
 from biovae.model import VAE
 from biovae.model.design import MOST, design_row
-from biovae.model.inference import everything, minibatches, rows_at_once
+from biovae.model.inference import everything, posterior_draws
 from biovae.noise import Noise
 from biovae.schema import CategoricalCovariate, Support
 
@@ -108,7 +107,7 @@ def differential(  # noqa: PLR0913 - a user's door
             f"expected the modality in every observation, found it missing in {int((~present).sum())} of those drawn: "
             "pass the observations that carry it."
         )
-    z = _posterior_draws(vae, observations, effort)
+    z = posterior_draws(vae.network, observations, everything(observations), Noise(effort.seed), effort.draws)
     decode = _decoder(vae, observations, m, covariates)
     x = plain(observations.x[m])
     null = Null(delta, effort.counts)
@@ -155,16 +154,6 @@ def _drawn(labels: np.ndarray, strata: np.ndarray, effort: Effort) -> tuple[np.n
         raise InputError("expected observations with a group, found none: choose another column.")
     order = np.argsort(np.concatenate(rows))
     return np.concatenate(rows)[order], np.concatenate(weights)[order]
-
-
-@torch.no_grad()
-def _posterior_draws(vae: VAE, observations: Observations, effort: Effort) -> Float[np.ndarray, "draws obs latent"]:
-    network = vae.network.eval()
-    size = rows_at_once(network, observations)
-    noise = Noise(effort.seed)
-    batches = enumerate(minibatches(observations, everything(observations), size))
-    draws = [network.encode(batch).z.sample(noise.at(1, i), effort.draws).cpu() for i, batch in batches]
-    return torch.cat(draws, 1).numpy()
 
 
 def _decoder(vae: VAE, observations: Observations, m: int, covariates: Mapping | Literal["average"]) -> Decode:

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from biovae.analysis import Density, density, leiden
 from biovae.batch import Batch, Observations, SparseCounts, SparseMatrix
-from biovae.data import column, flags
+from biovae.data import flags
 from biovae.errors import InputError
 from biovae.model import VAE
-from biovae.model.inference import rows_at_once
+from biovae.model.inference import everything, posterior_moments, rows_at_once
 from biovae.network import Network
 from biovae.noise import Noise
 from biovae.schema import Support
+from biovae.tools.labels import complete
 
 Data: TypeAlias = AnnData | MuData
 PER = 1e4  # counts are decoded per 10,000
@@ -53,7 +54,7 @@ def latent(vae: VAE, data: Data, held_out: str | np.ndarray | None = None, seed:
         seed: Of subsets of large data.
     """
     observations = vae.observe(data).observations
-    moments = vae.moments(data)
+    moments = posterior_moments(vae.network, observations, everything(observations))
     if held_out is None:
         q = density(moments.mean, moments.variance, seed=seed)
         return Latent(vae, q, observations, np.arange(len(observations)))
@@ -76,12 +77,7 @@ def regions(given: Latent, data: Data, groups: str | None, seed: int = 0) -> np.
     """
     if groups is None:
         return leiden(given.q.mean, seed=seed)
-    values = column(data, groups)
-    if values.isna().any():
-        raise InputError(
-            f"expected a group for every observation, found {values.isna().sum()} missing in {groups!r}: drop those."
-        )
-    return values.astype(str).to_numpy()[given.rows]
+    return complete(data, groups).astype(str).to_numpy()[given.rows]
 
 
 def decoder(vae: VAE, modality: str | None) -> Callable[[np.ndarray], Float[np.ndarray, "points features"]]:

@@ -8,9 +8,8 @@ from mudata import MuData
 from biovae.analysis import Prototype
 from biovae.analysis import prototype as compare
 from biovae.batch import plain
-from biovae.data import column
-from biovae.errors import InputError
 from biovae.model import VAE
+from biovae.tools.labels import complete
 
 PER = 1e4  # counts are compared per 10,000
 
@@ -37,12 +36,7 @@ def prototype(vae: VAE, data: AnnData | MuData, *, groups: str | None = None, mo
     scale = np.ones(len(observations)) if exposure is None else PER / exposure[:, 0].numpy()
     types = None
     if groups is not None:
-        values = column(data, groups)
-        if values.isna().any():
-            raise InputError(
-                f"expected a group for every observation, found {values.isna().sum()} missing in {groups!r}."
-            )
-        types = group_means(x, values.astype(str).to_numpy(), scale)
+        types = group_means(x, complete(data, groups).astype(str).to_numpy(), scale)
     centre = vae.decode(np.zeros((1, vae.latent)), modality=modality, library=PER)[0]
     mean = np.asarray(scale @ x).ravel() / len(scale)
     return compare(centre, mean, list(vae.features(modality)), vae.embed(data), types)

@@ -26,7 +26,7 @@ from biovae.analysis import (
 )
 from biovae.analysis.sweep import Sweep, recommend
 from biovae.batch import SparseMatrix, plain
-from biovae.data import Prepared, Role, column
+from biovae.data import Prepared, Role
 from biovae.diagnostics.collapse import active, information
 from biovae.errors import InputError
 from biovae.model import VAE
@@ -36,6 +36,7 @@ from biovae.model.inference import minibatches, predictive, rows_at_once
 from biovae.noise import Noise
 from biovae.posteriors import Diagonal
 from biovae.schema import Support
+from biovae.tools.labels import complete
 from biovae.tools.likelihoods import SAMPLES, halves
 from biovae.training.plan import Epochs
 
@@ -82,7 +83,7 @@ def sweep(  # noqa: PLR0913 - a user's door
     if not len(betas) or not len(seeds) or min(betas) < 0:
         raise InputError(f"expected one beta and one seed at least, and none below 0, found {betas} and {seeds}.")
     prepared = vae.prepare(data)
-    named = None if labels is None else _complete(data, labels).astype(str).to_numpy()
+    named = None if labels is None else complete(data, labels).astype(str).to_numpy()
     known = _factors(data, labels, factors)
     held_out = Noise(seeds[0]).numpy().random(len(prepared.obs_names)) < test
     roles = vae.roles(data, prepared, held_out=held_out, seed=seeds[0])
@@ -205,18 +206,9 @@ def _means(evidence: Evidence) -> Iterator[np.ndarray]:
 
 def _factors(data: AnnData, labels: str | None, names: Sequence[str]) -> pd.DataFrame | None:
     """One factor per level of the labels (a single one for two levels), and the further columns as they are."""
-    parts = [_complete(data, name).rename(name) for name in names]
+    parts = [complete(data, name).rename(name) for name in names]
     if labels is not None:
-        own = _complete(data, labels)
+        own = complete(data, labels)
         several = own.nunique() > 2
         parts += [indicators(own).set_axis(data.obs_names)] if several else [own.astype(str).rename(labels)]
     return pd.concat(parts, axis=1) if parts else None
-
-
-def _complete(data: AnnData, name: str) -> pd.Series:
-    values = column(data, name)
-    if values.isna().any():
-        raise InputError(
-            f"expected a value of {name!r} for every observation, found {values.isna().sum()} missing: leave those out."
-        )
-    return values

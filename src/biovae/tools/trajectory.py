@@ -1,26 +1,26 @@
 """Trajectories of a fitted model: from a root through z to the ends, and what changes on the way."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 import scipy.sparse
-import torch
 from anndata import AnnData
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from mudata import MuData
 
 from biovae.analysis import Direction, Trajectory, central, log_normalise, most_changing
 from biovae.analysis import direction as check_direction
 from biovae.analysis import trajectory as find
 from biovae.analysis import trends as fit_trends
-from biovae.batch import Observations, plain
-from biovae.data import column
+from biovae.batch import plain
 from biovae.errors import InputError, closest, first
 from biovae.model import VAE
-from biovae.model.inference import everything, minibatches, rows_at_once
+from biovae.model.generate import positions
+from biovae.model.inference import everything, posterior_draws, posterior_moments
 from biovae.noise import Noise
+from biovae.tools.labels import complete
 
 Root: TypeAlias = str | Sequence[str] | Mapping[str, str]
 SHOWN = 12  # features whose trends are drawn where none are named
@@ -56,15 +56,16 @@ def trajectory(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: The root or an end is not there, or a group has missing values.
     """
-    prepared = vae.observe(data)
-    z = vae.embed(data)
-    labels = None if groups is None else _labels(data, groups)
+    observations = vae.observe(data).observations
+    rows = everything(observations)
+    z = posterior_moments(vae.network, observations, rows).mean
+    labels = None if groups is None else complete(data, groups).astype(str).to_numpy()
     given = None
     if ends is not None:
         if labels is None:
             raise InputError("expected groups to find the ends in, found none: name the column of obs, groups=...")
         given = {end: np.flatnonzero(_member(labels, end, str(groups))) for end in ends}
-    samples = (_draw(vae, prepared.observations, Noise(seed, draw)) for draw in range(draws))
+    samples = posterior_draws(vae.network, observations, rows, Noise(seed), draws)
     return find(z, _root(data, z, root), given=given, labels=labels, draws=samples)
 
 
@@ -97,13 +98,7 @@ def trends(
     y = np.asarray(x) if exposure is None else log_normalise(x, exposure[:, 0].numpy().astype(np.float64))
     names = vae.features(modality)
     chosen = most_changing(y, names, found, SHOWN) if features is None else list(features)
-    unknown = [name for name in chosen if name not in names]
-    if unknown:
-        raise InputError(
-            f"expected features of the model, found {len(unknown)} others ({first(unknown)}): "
-            + closest(str(unknown[0]), names)
-        )
-    return fit_trends(y[:, names.get_indexer(chosen)], chosen, found, seed=seed)
+    return fit_trends(y[:, positions(names, chosen)], chosen, found, seed=seed)
 
 
 def direction(data: AnnData, found: Trajectory, *, spliced: str = "spliced", unspliced: str = "unspliced") -> Direction:
@@ -162,22 +157,6 @@ def write_trajectory(adata: AnnData, found: Trajectory) -> None:
     adata.uns["iroot"] = int(found.root[0])
 
 
-def _draw(vae: VAE, observations: Observations, noise: Noise) -> Float[np.ndarray, "obs latent"]:
-    """One sample of z for every observation."""
-    with torch.no_grad():
-        network = vae.network.eval()
-        batches = minibatches(observations, everything(observations), rows_at_once(network, observations))
-        parts: Iterator = (network.encode(batch).z.sample(noise, 1)[0].cpu() for batch in batches)
-        return torch.cat([*parts]).numpy()
-
-
-def _labels(data: AnnData | MuData, name: str) -> np.ndarray:
-    values = column(data, name)
-    if values.isna().any():
-        raise InputError(f"expected a group for every observation, found {values.isna().sum()} missing in {name!r}.")
-    return values.astype(str).to_numpy()
-
-
 def _member(labels: np.ndarray, level: str, name: str) -> np.ndarray:
     member = labels == str(level)
     if not member.any():
@@ -190,13 +169,13 @@ def _root(data: AnnData | MuData, z: np.ndarray, root: Root) -> Int[np.ndarray, 
         if len(root) != 1:
             raise InputError(f"expected one column and one level as root, found {len(root)}: {{'cell_type': 'stem'}}.")
         ((name, level),) = root.items()
-        return np.array([central(z, _member(_labels(data, name), level, name))])
+        return np.array([central(z, _member(complete(data, name).astype(str).to_numpy(), level, name))])
     names = [root] if isinstance(root, str) else [*root]
     found = [np.flatnonzero(data.obs_names == name) for name in names]
     strange = [name for name, rows in zip(names, found, strict=True) if len(rows) != 1]
     if strange or not found:
         raise InputError(
-            f"expected names that one observation each has as root, found {len(strange)} others ({first(strange)}): take "
-            "some of obs_names, or name a group as {'cell_type': 'stem'}."
+            f"expected names that one observation each has as root, found {len(strange)} others ({first(strange)}): "
+            "take some of obs_names, or name a group as {'cell_type': 'stem'}."
         )
     return np.concatenate(found)
