@@ -60,7 +60,8 @@ def path(
         ax.hlines(row, frame["lower"], frame["upper"], color="white", linewidth=0.8)
     arrows = np.where(frame["direction"] == "up", "↑", "↓")
     ax.set_yticks(row, [f"{plain(name, 16)} {arrow}" for name, arrow in zip(frame["feature"], arrows, strict=True)])
-    dress(ax, x="way from start to end (share of its length)", y="feature that switches, in order", grid="none")
+    way = "way from start to end (share of its length)\ncolour: each feature from its lowest, dark, to its highest"
+    dress(ax, x=way, y="feature that switches, in order", grid="none")
     ax.tick_params(axis="y", labelsize=SMALL - 1)
     if support is not None and np.isfinite(support).all():
         _support(ax, expression.index.to_numpy(dtype=np.float64), np.asarray(support))
