@@ -147,7 +147,7 @@ def test_a_gradient_beyond_the_limit_is_shortened_to_it():
     run.step.clip = 1e-6
     before = weights(run)
     finish(run, stop=1)
-    moved = {i: s["exp_avg"] for i, s in run.step.optimiser.state_dict()["state"].items()}
+    moved = {i: s["exp_avg"] for i, s in run.step.optimiser.state().items()}
     norm = math.sqrt(sum(float(m.square().sum()) for m in moved.values())) / 0.1  # one step of a mean with beta 0.9
     assert norm == pytest.approx(1e-6 * math.sqrt(33), rel=0.05)
     assert not same(before, weights(run))

@@ -9,7 +9,6 @@ output has no groups axis). To add one: subclass `Body`, list it in `BODIES`, ad
 """
 
 import math
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,11 +29,16 @@ from biovae.recipe import Recipe, tagged
 SPARSE = 0.2  # share of non-zeros below which a sparse first layer is faster (LOG.md, 2026-11-25)
 
 
+class _Blank(nn.Linear):
+    """A linear layer whose weights are still to be set."""
+
+    def reset_parameters(self) -> None:
+        """Draw nothing: the global generator is nobody's."""
+
+
 def linear(inputs: int, outputs: int, noise: Noise, *, bias: bool = True) -> nn.Linear:
     """A linear layer whose start is torch's default, drawn from `noise` instead of the global generator."""
-    with warnings.catch_warnings():  # torch warns of layers without inputs: the null model's are only a bias
-        warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
-        layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
+    layer = _Blank(inputs, outputs, bias=bias)
     bound = 1 / math.sqrt(max(inputs, 1))
     with torch.no_grad():
         for weight in layer.parameters():

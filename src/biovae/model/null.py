@@ -17,6 +17,7 @@ from biovae.modalities.modality import Modality
 from biovae.model.inference import minibatches
 from biovae.network import Network
 from biovae.noise import Noise
+from biovae.training.adamw import AdamW, Group
 
 STEPS, RATE = 150, 0.05  # it starts at the mean frequencies: only dispersions have far to go
 ELEMENTS = 2**19  # entries of a minibatch
@@ -59,15 +60,13 @@ class NullModel(nn.Module):
             start = observations.batch(few if present is None else few[present[few]])
             likelihood.start(start.x[i], self._context(start, i))
         parameters = [w for w in self.parameters() if w.numel()]
-        optimiser = torch.optim.Adam(parameters, lr=RATE, betas=(0.9, 0.95), fused=True)
+        optimiser = AdamW([Group(parameters, decay=0.0)], betas=(0.9, 0.95))
         size = max(16, min(256, len(rows), ELEMENTS // max(x.shape[1] for x in observations.x)))
         for step in range(STEPS):
             drawn = (self.noise.uniform(size) * len(rows)).long().to(rows.device)
-            for group in optimiser.param_groups:
-                group["lr"] = RATE * (0.5 + 0.5 * math.cos(math.pi * step / STEPS))
             optimiser.zero_grad()
             (-self.log_prob(observations.batch(rows[drawn])).mean()).backward()
-            optimiser.step()
+            optimiser.step(RATE * (0.5 + 0.5 * math.cos(math.pi * step / STEPS)))
         return self
 
     @torch.no_grad()

@@ -162,8 +162,8 @@ class Trainer:
         self._collect()
         tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        for i, state in self.step.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser/{i}/{name}": torch.as_tensor(value) for name, value in state.items()}
+        for i, moments in self.step.optimiser.state().items():
+            tensors |= {f"optimiser/{i}/{name}": value for name, value in moments.items()}
         return {"progress": self.progress.document(), "schedule": self.schedule.state()}, tensors
 
     def restore(self, document: dict[str, Any], tensors: dict[str, Tensor]) -> None:

@@ -1,7 +1,7 @@
 """One step of training: terms of the bound, objective, gradient, guard, AdamW. Nothing in it waits for a device.
 
 A step whose loss or gradient is not finite is undone where it happens: the optimiser is told to leave weights and
-moments alone (`found_inf`), buffers are put back, the rate is halved. The host reads the tally when it likes.
+moments alone, buffers are put back, the rate is halved. The host reads the tally when it likes.
 """
 
 import math
@@ -18,6 +18,7 @@ from biovae.batch import Batch
 from biovae.network import Network
 from biovae.noise import Noise
 from biovae.objective import Objective, elbo
+from biovae.training.adamw import AdamW, Group
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Step:
         self.device = self.parameters[0].device
         self._rate, self._weight, self._in_force = (torch.zeros((), device=self.device) for _ in range(3))
         self._scale = torch.ones((), device=self.device)
-        self.optimiser = _optimiser(network, settings, self._in_force)
+        self.optimiser = _optimiser(network, settings)
         # Apple's devices have no float64; the sums of a few minibatches do without.
         wide = torch.float32 if self.device.type == "mps" else torch.float64
         self._tally = torch.zeros(len(Tally._fields), dtype=wide, device=self.device)
@@ -101,10 +102,10 @@ class Step:
     def _update(self, bad: Bool[Tensor, ""], excess: Float[Tensor, ""], *, fine: bool) -> None:
         """AdamW, with a gradient longer than the limit by the factor `excess` scaled down; nothing where `bad`."""
         self._in_force.copy_(self._rate * self._scale)
-        self.optimiser.found_inf = None if fine else bad.float()  # type: ignore[attr-defined]
         short = fine and bool(excess <= 1)  # to divide by 1 is a pass over the gradients for nothing
-        self.optimiser.grad_scale = None if short else excess.clamp(min=1)  # type: ignore[attr-defined]
-        self.optimiser.step()
+        self.optimiser.step(
+            self._in_force, bad=None if fine else bad.float(), excess=None if short else excess.clamp(min=1)
+        )
         if not fine:
             self._scale.mul_(1 - 0.5 * bad)
 
@@ -139,15 +140,11 @@ class Step:
 
     def restore(self, moments: dict[int, dict[str, Tensor]]) -> None:
         """Put back the state of the optimiser."""
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
-        for group in self.optimiser.param_groups:  # loading has replaced it by a copy
-            group["lr"] = self._in_force
+        self.optimiser.restore(moments)
 
 
-def _optimiser(network: Network, settings: Settings, rate: Float[Tensor, ""]) -> torch.optim.AdamW:
+def _optimiser(network: Network, settings: Settings) -> AdamW:
     """AdamW; vectors (biases, norms, dispersions) are not decayed."""
     matrices = [w for w in network.parameters() if w.dim() > 1]
     vectors = [w for w in network.parameters() if w.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    captured = rate.device.type == "cuda"
-    return torch.optim.AdamW(groups, lr=rate, betas=settings.betas, fused=True, capturable=captured)
+    return AdamW([Group(matrices, settings.weight_decay), Group(vectors, 0.0)], settings.betas)
