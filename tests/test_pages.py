@@ -1,6 +1,6 @@
 """What the pages show runs as it stands."""
 
-import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,16 @@ from scipy import stats
 from biovae.batch import Context
 from biovae.datasets import Scenario, Technical, simulate
 from biovae.noise import Noise
+from biovae.plotting import png
 
 ROOT = Path(__file__).parents[1]
+PRACTICE = runpy.run_path(str(ROOT / "docs/practice/make.py"))
+SEEDS = [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
 
 
 def blocks(page: str) -> list[str]:
     """The Python of a page, block by block."""
-    return re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return PRACTICE["blocks"](ROOT / page)
 
 
 @pytest.fixture
@@ -54,14 +57,23 @@ def test_the_scvi_tools_page_runs_as_it_stands():
     assert names["new"].shape == (50, 40)
 
 
-def test_the_score_function_gradient_is_unbiased_and_far_noisier():
-    (block,) = blocks("docs/experiments.md")
-    names: dict = {}
-    exec(compile(block, "docs/experiments.md", "exec"), names)
-    assert names["agreement"].abs().max() < 5
-    assert 0.8 < names["agreement"].std() < 1.2
-    assert names["ratio"]["score function"] > 1000
-    assert names["ratio"]["with a baseline"] > 3
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("page", PRACTICE["PAGES"], ids=lambda page: page.stem)
+def test_practice_holds_what_it_says(page, seed):
+    text = page.read_text(encoding="utf-8")
+    assert text.count("\nseed = 0\n") == 1
+    assert "\nassert " in text
+    figure = PRACTICE["run"](page, seed)["figure"]
+    assert png(figure, dpi=20).startswith(b"\x89PNG")
+
+
+def test_practice_has_an_index_and_its_pictures():
+    index = (ROOT / "docs/practice/README.md").read_text(encoding="utf-8")
+    for page in PRACTICE["PAGES"]:
+        assert f"({page.name})" in index
+        assert f"](../img/practice/{page.stem}.png)" in page.read_text(encoding="utf-8")
+    drawn = {picture.stem for picture in (ROOT / "docs/img/practice").iterdir()}
+    assert drawn == {page.stem for page in PRACTICE["PAGES"]}
 
 
 def test_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
