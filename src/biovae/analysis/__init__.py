@@ -22,9 +22,9 @@ from biovae.analysis.disentangle import (
     sap,
     total_correlation,
 )
+from biovae.analysis.doublets import Contamination, Gain, contamination, mixture_gain, neighbour_share, partners
 from biovae.analysis.exclusion import exclusive_pairs
 from biovae.analysis.holes import Holes, holes
-from biovae.analysis.doublets import Contamination, Gain, contamination, mixture_gain, neighbour_share, partners
 from biovae.analysis.ica import ICA, ica
 from biovae.analysis.linear import explained_out_of_fold, out_of_fold, r2, slopes
 from biovae.analysis.neighbour_graph import NeighbourGraph, central, neighbour_graph

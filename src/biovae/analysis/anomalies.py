@@ -170,4 +170,3 @@ def adjusted(p: Float[np.ndarray, "obs"]) -> Float[np.ndarray, "obs"]:
     Source: Benjamini and Hochberg 1995, doi:10.1111/j.2517-6161.1995.tb02031.x.
     """
     return false_discovery_control(p)
-

@@ -32,7 +32,7 @@ from biovae.errors import InputError
 PARTS = (0.05, 0.15, 0.3, 0.5)  # s: what the likelihood is tried at
 TRIES = 50  # rounds of drawing partners
 K = 30  # neighbours among observed and simulated droplets
-REACH = 0.1  # share of the simulated that a threshold must leave above it, to tell how many are doublets
+REACH = 0.5  # share of the simulated that a threshold must leave above it, to tell how many are doublets
 COMPONENTS = 30  # the habit of those who use them
 NEIGHBOURS, RESIDUAL = "neighbours on components", "residual of components"
 
@@ -172,9 +172,10 @@ def contamination(observed: Float[np.ndarray, "obs"], simulated: Float[np.ndarra
     """How many of the observed are doublets, and which, from the scores of simulated ones.
 
     With S(t) the share of scores of at least t: S_observed = (1 - pi) S_single + pi S_simulated, so that pi is at most
-    S_observed / S_simulated at every t; its smallest value is the estimate, from thresholds that a tenth of the
-    simulated exceed. False calls at t are then 1 - pi S_simulated / S_observed. pi is too large where single cells
-    score as high as doublets, and leaves out those doublets that are not like the simulated ones.
+    S_observed / S_simulated at every t; its smallest value is the estimate, from thresholds that half of the simulated
+    exceed: the oddest of them are odder than real ones, which the model was trained on. False calls at t are then
+    1 - pi S_simulated / S_observed. pi is too large where single cells score as high as doublets, and leaves out those
+    doublets that are not like the simulated ones.
 
     Source: Blanchard, Lee and Scott 2010, JMLR 11:2973 (mixture proportion); Storey 2002, doi:10.1111/1467-9868.00346.
     """
@@ -204,7 +205,6 @@ def separation(positive: Float[np.ndarray, "some"], negative: Float[np.ndarray, 
 def _share_above(values: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Share of the values of at least each `at`, of one more than there are, so that none is 0."""
     return (1 + len(values) - np.searchsorted(np.sort(values), at, side="left")) / (1 + len(values))
-
 
 
 def by_components(

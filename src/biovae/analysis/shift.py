@@ -68,7 +68,8 @@ class Shift:
             f"{self.tests.round(4).to_string(index=False)}\n"
             f"Beyond what the reference would show, {max(self.unsupported, 0):.1%} of the new observations are "
             f"unsupported and {max(self.surprising, 0):.1%} surprising. {len(found):,} features differ in what z does "
-            f"not explain{names}.\nObservations are taken to be independent: another donor or lane alone can make a small p."
+            f"not explain{names}.\n"
+            "Observations are taken to be independent: another donor or lane alone can make a small p."
         )
 
 
@@ -130,7 +131,7 @@ class Residuals:
         self, x: scipy.sparse.csr_array | np.ndarray, mean: Float[np.ndarray, "obs features"], variance: np.ndarray
     ) -> None:
         """A block of observations, with the mean and variance that each of their values was expected to have."""
-        x = x.toarray() if scipy.sparse.issparse(x) else np.asarray(x)
+        x = x.toarray() if isinstance(x, scipy.sparse.csr_array) else np.asarray(x)
         residual = (x - mean) / np.sqrt(np.maximum(variance, 1e-12))
         self.count += len(x)
         self.x += x.sum(0)

@@ -1,7 +1,7 @@
 """Data that a model would have seen in place of those seen: x' ~ p(x | z), z ~ q(z | x), at own depth and covariates.
 
     x    observed                        (rows, features)
-    x'   replicated, one per draw of z   (draws, rows, features)
+    x'   replicated                      (draws, rows, features)
 
 Where the model is true and q the exact posterior, (z, x) and (z, x') have one distribution: whatever is measured of x
 at a draw of z is exchangeable with the same of x' at the same draw, although z was inferred from x. Averaged over z it
@@ -42,14 +42,14 @@ def blocks(rows: Int[Tensor, "rows"], size: int) -> int:
 def replicates(
     network: Network, given: tuple[Observations, Int[Tensor, "rows"]], m: int, noise: Noise, draws: int
 ) -> Iterator[tuple[Float[Tensor, "rows features"], Float[Tensor, "draws rows features"]]]:
-    """x and x' of modality m, block by block."""
+    """x of modality m, and x' at one draw of z that they share, block by block."""
     network.eval()
     observations, rows = given
     for i, batch in enumerate(minibatches(observations, rows, rows_at_once(network, observations, draws))):
         own = noise.at(4, i)
         encoded = network.encode(batch)
-        p = predicted(network, batch, (encoded, m), encoded.z.sample(own, draws), own)
-        yield dense(batch.x[m]), p.sample(own)
+        p = predicted(network, batch, (encoded, m), encoded.z.sample(own, 1)[0], own)
+        yield dense(batch.x[m]), torch.stack([p.sample(own) for _ in range(draws)])
 
 
 @torch.no_grad()
@@ -81,14 +81,12 @@ def _surprise(network: Network, batch: Batch, encoded: Encoded, z: Tensor, noise
 
 
 def predicted(
-    network: Network, batch: Batch, of: tuple[Encoded, int], z: Float[Tensor, "*draws rows latent"], noise: Noise
+    network: Network, batch: Batch, of: tuple[Encoded, int], z: Float[Tensor, "rows latent"], noise: Noise
 ) -> Distribution:
     """p(x_m | z) at each row's own covariates and exposure, which is drawn where the library size is latent."""
     encoded, m = of
     q = encoded.libraries[m]
-    log_library = None if q is None else q.sample(noise, z.shape[0] if z.dim() == 3 else 1)
-    if log_library is not None and z.dim() == 2:
-        log_library = log_library[0]
+    log_library = None if q is None else q.sample(noise, 1)[0]
     return network.parts[m].decode(z, network.context(batch, m, log_library))
 
 

@@ -7,8 +7,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from biovae.plotting.canvas import BLUE, GREEN, INK, MUTED, ORANGE, RASTERISE_ABOVE, SMALL, VERMILLION, dress, key
-from biovae.plotting.canvas import new_axes, plain
+from biovae.plotting.canvas import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    RASTERISE_ABOVE,
+    SMALL,
+    VERMILLION,
+    dress,
+    key,
+    new_axes,
+    plain,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -107,9 +107,7 @@ def _p_surprise(looked: Looked, ordinary: np.ndarray | None) -> np.ndarray:
     return tail(looked.surprise, a.placed(looked.among.ravel(), looked.surprise))
 
 
-def _p_doublet(
-    odds: np.ndarray, made: np.ndarray, ordinary: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, float]:
+def _p_doublet(odds: np.ndarray, made: np.ndarray, ordinary: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, float]:
     """p, expected share of false calls, and the share of doublets among those that are asked about."""
     asked = _or_all(None if ordinary is None else ~ordinary, odds)
     found = contamination(odds[asked] if asked.any() else odds, made)

@@ -222,7 +222,7 @@ def _gain(way: Way, of: Droplets, states: States) -> Gain:
     observations, network, m = of.observations, way.vae.network.eval(), way.m
     x, rows = plain(observations.x[m]), everything(observations)
     size = min(BLOCK, rows_at_once(network, observations))
-    design = of.design if len(states) > 1 else np.zeros(len(x.indptr) - 1, dtype=np.int64)
+    design = of.design if len(states) > 1 else np.zeros(len(rows), dtype=np.int64)
     found, start = [], 0
     stream = minibatches(observations, rows, size)
     for batch in passing(stream, blocks(rows, size), "trying second states", show=way.show):

@@ -121,7 +121,6 @@ def _again(network: Network, batch: Batch, z: Tensor, key: tuple[int, int]) -> F
     return total / TIMES
 
 
-
 def counts_of(given: Latent, modality: str | None) -> scipy.sparse.csr_array:
     """The counts of a modality, sparse.
 

@@ -183,7 +183,7 @@ def _as_it_is(x: Float[Tensor, "sets rows features"]) -> Float[Tensor, "sets row
 def _variable(x: scipy.sparse.csr_array | np.ndarray, most: int, support: Support) -> np.ndarray:
     """The features with the largest variance of log-normalised counts, or of values; in order of the features."""
     y = log_normalise(x) if support is Support.COUNTS else x
-    if scipy.sparse.issparse(y):
+    if isinstance(y, scipy.sparse.csr_array):
         variance = np.asarray(y.power(2).mean(0)).ravel() - np.asarray(y.mean(0)).ravel() ** 2
     else:
         variance = np.nanvar(np.asarray(y, dtype=np.float64), axis=0)
