@@ -228,8 +228,8 @@ def test_residuals_of_blocks_are_those_of_the_whole_and_name_the_driver():
 @pytest.fixture(scope="module")
 def adata():
     scenario = Scenario(states=States(types=4, unevenness=0), technical=Technical(batches=2, library=2000))
-    data = simulate(scenario.but(violations={"doublets": 0.1}), cells=900, genes=200, seed=0)
-    data.obs["test"] = np.arange(900) % 3 == 0
+    data = simulate(scenario.but(violations={"doublets": 0.1}), cells=600, genes=150, seed=0)
+    data.obs["test"] = np.arange(600) % 3 == 0
     data.obs["ordinary"] = data.obs["test"] & (data.obs["doublet_true"] == "singlet")
     return data
 
@@ -237,7 +237,7 @@ def adata():
 @pytest.fixture(scope="module")
 def vae(adata):
     model = bv.VAE(bv.rna(), covariates=["batch"], latent=5, hidden=32)
-    return model.fit(adata, epochs=60, test="test", progress=False)
+    return model.fit(adata, epochs=50, test="test", progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +332,7 @@ def test_halves_of_a_data_set_are_alike_and_another_world_is_not(vae, adata):
     assert same.p_value > 0.01
     assert abs(same.unsupported) < 0.1
     assert "chance would not explain" in str(same)
-    other = simulate(Scenario(states=States(types=3)), cells=200, genes=200, seed=9)
+    other = simulate(Scenario(states=States(types=3)), cells=200, genes=150, seed=9)
     other.obs["batch"] = other.obs["batch"].astype(str)
     moved = bv.tl.shift(vae, other, test, progress=False)
     assert moved.p_value < 1e-3
@@ -360,11 +360,11 @@ def test_the_feature_that_moved_is_named(vae, adata):
         (lambda vae, d: bv.tl.anomalies(bv.VAE(bv.rna()), d), "call fit"),
         (lambda vae, d: bv.tl.anomalies(vae, d, groups="celltype"), "cell_type"),
         (lambda vae, d: bv.tl.anomalies(vae, d, normal="ordinry"), "did you mean 'ordinary'"),
-        (lambda vae, d: bv.tl.anomalies(vae, d, normal=np.arange(900) < 5), "at least 20"),
+        (lambda vae, d: bv.tl.anomalies(vae, d, normal=np.arange(600) < 5), "at least 20"),
         (lambda vae, d: bv.tl.anomalies(vae, d[d.obs["cell_type"] == "type 1"], groups="cell_type"), "two kinds"),
         (lambda vae, d: bv.tl.anomalies(vae, d, modality="rnaa"), "did you mean 'rna'"),
         (lambda vae, d: bv.tl.shift(bv.VAE(bv.rna()), d, d), "call fit"),
-        (lambda vae, d: bv.tl.shift(vae, d[:5], d), "5 new and 900"),
+        (lambda vae, d: bv.tl.shift(vae, d[:5], d), "5 new and 600"),
     ],
 )
 def test_errors_say_what_was_found(act, message, vae, adata):

@@ -96,6 +96,10 @@ class Anomalies:
         if not self.trials.empty:
             lines.append(self.trials.round(3).to_string())
             lines.append(winner(self.trials))
+            lines.append(
+                "Doublets that the model was fitted to have become ordinary to it: among those, gain and surprise are "
+                "worth less than this table says, and simple scores may win. Fit without them where that is possible."
+            )
         return "\n".join([*lines, *self.said])
 
 

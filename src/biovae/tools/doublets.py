@@ -3,8 +3,8 @@
     looked     what the model says of some droplets, real or made
     evidence   the columns by which made doublets are told from observed droplets, each higher for doublets
 
-A logistic regression weighs the evidence; what it and each column are worth is tried on further doublets that it has
-not seen, beside scores that need no model.
+A logistic regression weighs that evidence which fitting the model to real doublets does not change; what it and each
+column are worth is tried on further doublets that it has not seen, beside scores that need no model.
 """
 
 from collections.abc import Callable
@@ -39,6 +39,7 @@ COMPARED = 5000  # observations that scores are compared on
 CROWD = 20_000  # observations among which neighbours are sought
 BLOCK = 128  # droplets whose second states are tried at once
 SIMPLE = ("total counts", "features detected")
+WEIGHED = ("neighbours in z", *SIMPLE)  # not gain and surprise: doublets trained on have lost them, made ones have not
 
 States = Float[np.ndarray, "designs states features"]
 Rarity = tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]
@@ -249,10 +250,14 @@ def _evidence(looked: Looked, near: np.ndarray, gain: Gain, rarity: np.ndarray) 
 
 def _weighed(observed: pd.DataFrame, made: pd.DataFrame) -> Callable[[pd.DataFrame], np.ndarray]:
     """Evidence to log odds."""
-    both, is_made = np.concatenate([observed, made]), np.r_[np.zeros(len(observed)), np.ones(len(made))]
+    columns = list(WEIGHED)
+    both, is_made = (
+        np.concatenate([observed[columns], made[columns]]),
+        np.r_[np.zeros(len(observed)), np.ones(len(made))],
+    )
     fitted = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
     fitted.fit(both, is_made)
-    return lambda evidence: fitted.decision_function(evidence.to_numpy())
+    return lambda evidence: fitted.decision_function(evidence[columns].to_numpy())
 
 
 def _trials(observed: pd.DataFrame, asked: pd.DataFrame, simple: set[str]) -> pd.DataFrame:
