@@ -284,7 +284,7 @@ def test_ordinary_observations_measure_and_are_not_called(vae, adata):
     assert measured.frame["fdr"][ordinary].isna().all()
     assert measured.frame["fdr"][~ordinary].notna().all()
     own = measured.frame["p_doublet"][ordinary].sort_values().to_numpy()
-    np.testing.assert_allclose(own, np.arange(1, len(own) + 1) / len(own))
+    np.testing.assert_allclose(own, np.arange(1, len(own) + 1) / len(own), atol=3 / len(own))  # but for ties
     doublet = (adata.obs["doublet_true"] == "heterotypic").to_numpy() & ~ordinary
     assert measured.frame["p_doublet"][doublet].median() < 0.05
 
