@@ -88,8 +88,7 @@ def predictive_checks(  # noqa: PLR0913 - a user's door
 ) -> PredictiveChecks:
     """Replicate observations from their posteriors, z ~ q(z | x), x' ~ p(x | z), and compare.
 
-    Each replicate has the exposure and covariates of its observation. At most 1,000 observations are looked at, drawn
-    at random; memory is bounded by a block of them.
+    Each replicate has the exposure and covariates of its observation. At most 1,000 observations are drawn to be seen.
 
     Args:
         vae: A fitted model.

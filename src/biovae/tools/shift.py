@@ -72,14 +72,8 @@ def shift(  # noqa: PLR0913 - a user's door
     near_old, near_new = _neighbours(before.z, after.z, seed)
     tests = _tests(before, after, (near_old, near_new), counts=counts, seed=seed)
     q = density(before.z, before.variance, seed=seed)
-    observations = pd.DataFrame(
-        {
-            "newness": near_new,
-            "p_support": q.support(after.z),
-            "p_surprise": tail(after.surprise, before.surprise),
-        },
-        index=pd.Index(data.obs_names),
-    )
+    each = {"newness": near_new, "p_support": q.support(after.z), "p_surprise": tail(after.surprise, before.surprise)}
+    observations = pd.DataFrame(each, index=pd.Index(data.obs_names))
     residuals = _residuals(way, old), _residuals(way, new)
     tested = tests["p_value"].dropna()
     return Shift(
