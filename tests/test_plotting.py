@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from biovae import plotting as pl
-from biovae.analysis import Dimensions, Traversal, density, holes, recommend, switches, trajectory, trends
+from biovae.analysis import Anomalies, Dimensions, Traversal, density, holes, recommend, switches, trajectory, trends
+from biovae.diagnostics import Verdict
 from biovae.errors import InputError
 from biovae.plotting.canvas import plain
 from biovae.plotting.colors import categories, is_categorical
@@ -24,6 +25,7 @@ from biovae.plotting.coordinates import pca2d
 from biovae.plotting.history import best_epoch
 from biovae.plotting.latent import point_size
 from biovae.plotting.palettes import LONGEST, MISSING, OKABE_ITO, OTHER, VISIONS, palette, separation
+from biovae.tools.predictive import PredictiveChecks
 
 RNG = np.random.default_rng(0)
 XY = RNG.normal(size=(300, 2))
@@ -105,6 +107,38 @@ def found_holes():
     return holes(density(mean, np.full(mean.shape, 0.25)), np.repeat(["B cell", "monocyte", "T cell"], 60), draws=20)
 
 
+def found_anomalies(tried=True):
+    """300 observations, of which 15 are odd in one way or another."""
+    rng = np.random.default_rng(2)
+    p = rng.random((300, 3))
+    p[:15] = [1e-4, 0.5, 0.5]
+    p[5:10] = [0.5, 1e-4, 0.5]
+    frame = pd.DataFrame(p, columns=["p_surprise", "p_support", "p_doublet"])
+    for kind in ("surprise", "support", "doublet"):
+        frame[f"fdr_{kind}"] = np.minimum(1, 10 * frame[f"p_{kind}"])
+    frame["fdr"], frame["rarity"] = 0.5, rng.normal(size=300)
+    frame["surprise"], frame["doublet"] = rng.normal(size=300), rng.normal(-2, 1, size=300)
+    trials = pd.DataFrame(
+        {
+            "score": ["doublet", "neighbours on components", "total counts"], "heterotypic": [0.97, 0.92, 0.85],
+            "homotypic": [0.8, 0.7, 0.84], "simple": [False, True, True],
+        }
+    )  # fmt: skip
+    return Anomalies(frame, ("surprise", "support", "doublet"), False, trials if tried else pd.DataFrame())
+
+
+def found_checks(counts=True):
+    rng = np.random.default_rng(3)
+    features = pd.DataFrame({"mean": MEAN, "coverage_50": 0.5, "coverage_90": rng.uniform(0.8, 1, 60), "p_value": 0.5})
+    features["zeros"] = features["zeros_expected"] = np.exp(-MEAN) if counts else np.nan
+    detected = rng.integers(200, 900, 80)
+    columns = {"detected": detected, "detected_expected": detected + 5, "detected_lower": detected - 40}
+    seen = pd.DataFrame(columns | {"detected_upper": detected + 60}) if counts else pd.DataFrame(index=range(80))
+    correlation = np.corrcoef(rng.normal(size=(60, 100)))
+    names = pd.Index([f"gene{i}" for i in range(60)])
+    return PredictiveChecks(Verdict(()), features, seen, pd.DataFrame(), names, correlation, 0.5 * correlation, 5, True)
+
+
 STEP = np.linspace(0, 1, 31)
 ALONG = pd.DataFrame({f"gene{i}": 1 / (1 + np.exp(30 * (i / 8 - STEP))) for i in range(9)}, index=STEP)
 WALK = (ALONG, switches(ALONG.to_numpy(), list(ALONG)), np.exp(-4 * np.sin(np.pi * STEP)))
@@ -127,6 +161,8 @@ CASES = {  # name -> (picture, unit on x, unit on y)
     "trajectory": (lambda ax: pl.trajectory(XY, FOUND, ax=ax), "arbitrary units", "arbitrary units"),
     "trends": (lambda ax: pl.trends(TRENDS, unit="counts", ax=ax), "pseudotime", "counts"),
     "holes": (lambda ax: pl.holes(found_holes(), ax=ax), "nats", "pass"),
+    "anomalies": (lambda ax: pl.anomalies(found_anomalies(), ax=ax), "p-value", "density"),
+    "predictive checks": (lambda ax: pl.predictive_checks(found_checks(), ax=ax), "unit", "unit"),
     "path": (lambda ax: pl.path(*WALK, ax=ax), "share of its length", "feature"),
     "ranking": (lambda ax: pl.ranking(SCORES, ax=ax), "nats per observation", "candidate"),
 }
@@ -500,6 +536,24 @@ def test_holes_show_their_depth_and_interval():
     assert ax.get_xlim()[1] > found.frame["depth"].max()
     with pytest.raises(InputError, match="found none"):
         pl.holes(replace(found, frame=found.frame.head(0)))
+
+
+def test_odd_observations_are_coloured_by_kind_and_counted():
+    ax = pl.anomalies(found_anomalies())
+    density, scores, trials = ax.child_axes
+    assert legend(density) == ["surprise", "support", "doublet", "ordinary"]
+    called = found_anomalies().frame.filter(like="fdr_").le(0.1)
+    assert sum(len(c.get_offsets()) for c in scores.collections) == 300
+    assert legend(scores)[0] == f"no call ({300 - called.any(axis=1).sum():,})"
+    assert [t.get_text() for t in trials.get_yticklabels()][::-1] == list(found_anomalies().trials["score"])
+    assert len(pl.anomalies(found_anomalies(tried=False)).child_axes) == 2
+
+
+def test_checks_of_counts_have_four_panels_and_of_reals_two():
+    panels = pl.predictive_checks(found_checks()).child_axes
+    assert len(panels) == 4
+    np.testing.assert_allclose(np.asarray(panels[0].collections[0].get_offsets())[:, 0], MEAN)
+    assert len(pl.predictive_checks(found_checks(counts=False)).child_axes) == 2
 
 
 def test_paths_show_the_order_of_the_switches_and_the_support():

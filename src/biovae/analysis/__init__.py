@@ -4,6 +4,7 @@ Every function takes arrays and returns an array, a frame, or a frozen record, s
 people's code and used on what another program fitted. To add one: a file of its own, a row here, a test with a truth.
 """
 
+from biovae.analysis.anomalies import Anomalies
 from biovae.analysis.association import associate, enrich
 from biovae.analysis.clusters import leiden, markers
 from biovae.analysis.comparison import Comparison, Explained, compare, deviance_explained, variance_explained
@@ -21,6 +22,7 @@ from biovae.analysis.disentangle import (
     sap,
     total_correlation,
 )
+from biovae.analysis.doublets import Contamination, Gain, contamination, mixture_gain, neighbour_share, partners
 from biovae.analysis.exclusion import exclusive_pairs
 from biovae.analysis.holes import Holes, holes
 from biovae.analysis.ica import ICA, ica
@@ -32,6 +34,7 @@ from biovae.analysis.path import Curve, Features, Metric, distances, geodesic, s
 from biovae.analysis.pca import PCA, pca
 from biovae.analysis.plausibility import Doubt, Judge, judge
 from biovae.analysis.prototype import Prototype, prototype
+from biovae.analysis.shift import Shift, energy
 from biovae.analysis.shores import Rise, rise
 from biovae.analysis.shrinkage import Shrunk, expected_fdr, shrink
 from biovae.analysis.sweep import Sweep, recommend
@@ -41,7 +44,10 @@ from biovae.analysis.trends import changes, most_changing, trends
 from biovae.analysis.velocity import Direction, direction
 
 __all__ = [
+    "Anomalies",
+    "Contamination",
     "DCI",
+    "Gain",
     "ICA",
     "PCA",
     "Comparison",
@@ -60,12 +66,14 @@ __all__ = [
     "NeighbourGraph",
     "Trajectory",
     "central",
+    "contamination",
     "changes",
     "compare",
     "dci",
     "deviance_explained",
     "differences",
     "effects",
+    "energy",
     "enrich",
     "differential",
     "expected_fdr",
@@ -84,6 +92,7 @@ __all__ = [
     "Judge",
     "Metric",
     "Rise",
+    "Shift",
     "density",
     "distances",
     "exclusive_pairs",
@@ -97,10 +106,13 @@ __all__ = [
     "log_normalise",
     "markers",
     "mig",
+    "mixture_gain",
     "most_changing",
     "nearest",
+    "neighbour_share",
     "neighbour_graph",
     "out_of_fold",
+    "partners",
     "pca",
     "prototype",
     "pseudotime",

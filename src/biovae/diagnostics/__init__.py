@@ -6,6 +6,7 @@
     prior        aggregate posterior against the prior
     calibration  PIT, zeros, mean and variance
     leakage      library size and covariates in z
+    predictive   replicated data against observed: coverage, correlation, detection, totals
 
 Nothing here sees a model. To add a line: a function that returns a `Line`, a row in `model/judge.py`, and two tests,
 one in which it must speak and one in which it must not.
@@ -22,6 +23,14 @@ from biovae.diagnostics.collapse import (
 )
 from biovae.diagnostics.fit import convergence, events, gain, objective, tightness
 from biovae.diagnostics.leakage import covariate, library
+from biovae.diagnostics.predictive import (
+    against_replicates,
+    correlations,
+    coverage,
+    detection,
+    ranks,
+    totals,
+)
 from biovae.diagnostics.prior import aggregate, off_prior
 from biovae.diagnostics.verdict import Line, State, Verdict, worst
 
@@ -31,10 +40,14 @@ __all__ = [
     "Verdict",
     "active",
     "active_units",
+    "against_replicates",
     "aggregate",
     "collapse",
     "convergence",
+    "correlations",
     "covariate",
+    "coverage",
+    "detection",
     "events",
     "gain",
     "information",
@@ -45,7 +58,9 @@ __all__ = [
     "objective",
     "off_prior",
     "pit",
+    "ranks",
     "tightness",
+    "totals",
     "uniformity",
     "worst",
     "zero_fraction",

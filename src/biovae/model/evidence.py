@@ -33,6 +33,7 @@ MOST = 4000  # observations that are scored: a standard error below a fiftieth o
 CALIBRATED = 1000  # observations whose every feature is compared with its distribution
 PIT_FEATURES = 400
 RARE, ENOUGH = 0.9, 50
+LEVELS = (0.5, 0.9)  # of the central intervals whose coverage is counted
 SAMPLES = 25
 
 
@@ -47,6 +48,9 @@ class Calibration:
         mean: Of each feature.
         variance_observed: Of each feature.
         variance_expected: Mean of the variances plus variance of the means.
+        coverage: Share of observations within the central 50 % and 90 % of their distribution; of a count that
+            straddles an end, the share of its probability that lies within.
+        coverage_error: Standard error of that.
     """
 
     lower: Float[np.ndarray, "entries"]
@@ -56,6 +60,8 @@ class Calibration:
     mean: Float[np.ndarray, "features"]
     variance_observed: Float[np.ndarray, "features"]
     variance_expected: Float[np.ndarray, "features"]
+    coverage: Float[np.ndarray, "levels features"]
+    coverage_error: Float[np.ndarray, "levels features"]
 
 
 class Evidence:
@@ -139,10 +145,10 @@ def calibrate(evidence: Evidence, m: int) -> Calibration:
     """Compare each feature's values with the mixture of distributions that the observations' posteriors give."""
     network, observations = evidence.fitted.network.eval(), evidence.observations
     noise = Noise(evidence.seed)
-    rows = _carriers(observations, evidence.rows, m)[:CALIBRATED]
+    rows = calibrated_rows(evidence, m)
     features = observations.x[m].shape[1]
     counts = evidence.fitted.schema.modalities[m].support is not Support.REALS
-    sums = torch.zeros(6, features, dtype=torch.float64)
+    sums, covered = torch.zeros(6, features, dtype=torch.float64), torch.zeros(2, 2, features, dtype=torch.float64)
     lower, upper, some = [], [], torch.arange(0)
     size = max(1, min(256, ELEMENTS // (8 * features)))  # a cdf holds that many arrays, in double precision
     for i, batch in enumerate(minibatches(observations, rows, size)):
@@ -155,19 +161,25 @@ def calibrate(evidence: Evidence, m: int) -> Calibration:
         mean = p.mean
         parts = (x, x.square(), mean, mean.square(), p.variance.expand_as(x), zero)
         sums += torch.stack([part.double().sum(0) for part in parts])
-        upper.append(p.cdf(x)[:, some].flatten())
-        lower.append(p.cdf(x - 1)[:, some].flatten() if counts else upper[-1])
+        high = p.cdf(x).double()
+        low = p.cdf(x - 1).double() if counts else high
+        covered += _covered(low, high)
+        upper.append(high[:, some].flatten())
+        lower.append(low[:, some].flatten())
     sums = sums / max(len(rows), 1)
     x, xx, mean, mean2, variance, zero = sums.numpy()
     observed_zero = _zeros(observations, rows, m) if counts else None
+    coverage, square = (covered / max(len(rows), 1)).numpy()
     return Calibration(
-        torch.cat(lower).double().numpy(),
-        torch.cat(upper).double().numpy(),
+        torch.cat(lower).numpy(),
+        torch.cat(upper).numpy(),
         observed_zero,
         zero if counts else None,
         x,
         np.maximum(xx - x**2, 0),
         np.maximum(variance + mean2 - mean**2, 0),
+        coverage,
+        np.sqrt(np.maximum(square - coverage**2, 0) / max(len(rows) - 1, 1)),
     )
 
 
@@ -178,6 +190,29 @@ def _informative(zero: Tensor, noise: Noise) -> Tensor:
     if len(likely) < ENOUGH:
         likely = expected.argsort()[:ENOUGH]
     return likely[noise.permutation(len(likely))[:PIT_FEATURES]]
+
+
+def calibrated_rows(evidence: Evidence, m: int) -> Int[Tensor, "rows"]:
+    """The observations whose every feature is looked at: at most 1,000 that carry the modality, evenly spaced."""
+    rows = _carriers(evidence.observations, evidence.rows, m)
+    if len(rows) <= CALIBRATED:
+        return rows
+    return rows[torch.linspace(0, len(rows) - 1, CALIBRATED).long()]
+
+
+def _covered(low: Tensor, high: Tensor) -> Float[Tensor, "2 levels features"]:
+    """Sums over observations of what of [P(X < x), P(X <= x)] lies within each central interval, and of its square.
+
+    Of one feature under its true distribution the expectation is the level, whatever the size of its jumps.
+    """
+    jump = high - low
+    parts = []
+    for level in LEVELS:
+        a, b = (1 - level) / 2, (1 + level) / 2
+        inside = (high.clamp(a, b) - low.clamp(a, b)) / torch.where(jump > 0, jump, 1)
+        parts.append(torch.where(jump > 0, inside, ((high >= a) & (high <= b)).to(high)))
+    each = torch.stack(parts)
+    return torch.stack([each.sum(1), each.square().sum(1)])
 
 
 def _carriers(observations: Observations, rows: Tensor, m: int) -> Tensor:

@@ -68,11 +68,12 @@ def decode(
 def _averaged(network: Network, z: Tensor, chosen: Tensor, m: int, library: float | None) -> Tensor:
     total = torch.zeros(())
     for row in chosen:
-        total = total + _mean(network, z, row.expand(len(z), -1), m, library)
+        total = total + mean_at(network, z, row.expand(len(z), -1), m, library)
     return total / len(chosen)
 
 
-def _mean(network: Network, z: Tensor, c: Tensor, m: int, library: float | None) -> Tensor:
+def mean_at(network: Network, z: Tensor, c: Tensor, m: int, library: float | None) -> Tensor:
+    """Means of p(x_m | z) at rows of the design matrix and one exposure."""
     device = network.into_decoder.device
     exposure = torch.full((len(z), 1), 1.0 if library is None else float(library), device=device)
     context = Context(exposure, c.to(device)[:, network.into_decoder])
@@ -106,7 +107,7 @@ def expression(network: Network, schema: Schema, prepared: Prepared, wanted: Wan
 
 def _at(network: Network, schema: Schema, z: Tensor, own: Tensor, wanted: Wanted) -> Tensor:
     if wanted.covariates == "own":
-        return _mean(network, z, own, wanted.modality, wanted.library).cpu()
+        return mean_at(network, z, own, wanted.modality, wanted.library).cpu()
     if wanted.covariates == "average":
         return _averaged(network, z, averaged_rows(schema), wanted.modality, wanted.library).cpu()
     chosen = design_row(schema, wanted.covariates).unsqueeze(0)

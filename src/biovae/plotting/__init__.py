@@ -3,6 +3,7 @@
 matplotlib is imported when the first picture is drawn, and pyplot never.
 """
 
+from biovae.plotting.anomalies import anomalies
 from biovae.plotting.calibration import calibration, mean_variance, pit, zero_fraction
 from biovae.plotting.canvas import png, svg
 from biovae.plotting.comparison import comparison, ranking
@@ -15,12 +16,14 @@ from biovae.plotting.kl import kl
 from biovae.plotting.latent import latent, points
 from biovae.plotting.palettes import palette
 from biovae.plotting.path import path
+from biovae.plotting.predictive_checks import predictive_checks
 from biovae.plotting.prototype import prototype
 from biovae.plotting.sweep import sweep
 from biovae.plotting.trajectory import trajectory, trends
 from biovae.plotting.traversal import traversal
 
 __all__ = [
+    "anomalies",
     "calibration",
     "comparison",
     "dimensions",
@@ -36,6 +39,7 @@ __all__ = [
     "pit",
     "png",
     "points",
+    "predictive_checks",
     "prototype",
     "ranking",
     "svg",

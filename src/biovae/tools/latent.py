@@ -13,11 +13,12 @@ from mudata import MuData
 from torch import Tensor
 
 from biovae.analysis import Density, density, leiden
-from biovae.batch import Batch, Observations, SparseCounts, SparseMatrix
+from biovae.batch import Batch, Observations, SparseMatrix
 from biovae.data import flags
 from biovae.errors import InputError
 from biovae.model import VAE
 from biovae.model.inference import everything, posterior_moments, rows_at_once
+from biovae.model.replicate import alike
 from biovae.network import Network
 from biovae.noise import Noise
 from biovae.schema import Support
@@ -114,14 +115,10 @@ def _again(network: Network, batch: Batch, z: Tensor, key: tuple[int, int]) -> F
     for time in range(TIMES):
         noise = Noise(key[0], 7 + time, key[1])
         x = tuple(
-            _like(network.decode(z, batch, m).sample(noise), was) for m, was in enumerate(batch.x)
+            alike(network.decode(z, batch, m).sample(noise), was) for m, was in enumerate(batch.x)
         )  # a modality that is not carried is drawn, and not read
         total = total + network.encode(Batch(x, batch.exposure, batch.present, batch.covariates)).z.mean
     return total / TIMES
-
-
-def _like(x: Tensor, was: SparseCounts | Tensor) -> SparseCounts | Tensor:
-    return SparseCounts.from_dense(x) if isinstance(was, SparseCounts) else x
 
 
 def counts_of(given: Latent, modality: str | None) -> scipy.sparse.csr_array:

@@ -1,16 +1,21 @@
 """bv.tl: questions to a fitted model, or about which model to fit."""
 
+from biovae.tools.anomalies import anomalies
 from biovae.tools.differential import Effort, differential
 from biovae.tools.dimensions import dimensions
 from biovae.tools.holes import density, holes, plausibility
 from biovae.tools.likelihoods import rank_likelihoods, thin
 from biovae.tools.path import path, path_lengths
+from biovae.tools.predictive import PredictiveChecks, predictive_checks
 from biovae.tools.prototype import prototype
+from biovae.tools.shift import shift
 from biovae.tools.sweep import sweep
 from biovae.tools.trajectory import direction, trajectory, trends, write_trajectory
 
 __all__ = [
     "Effort",
+    "PredictiveChecks",
+    "anomalies",
     "density",
     "differential",
     "dimensions",
@@ -19,8 +24,10 @@ __all__ = [
     "path",
     "path_lengths",
     "plausibility",
+    "predictive_checks",
     "prototype",
     "rank_likelihoods",
+    "shift",
     "sweep",
     "thin",
     "trajectory",

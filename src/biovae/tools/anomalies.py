@@ -1,0 +1,145 @@
+"""Odd observations: surprising, unsupported, or two cells in one; with p-values, and simple scores beside them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from jaxtyping import Bool
+from mudata import MuData
+
+from biovae.analysis import anomalies as a
+from biovae.analysis import density, leiden
+from biovae.analysis.anomalies import Anomalies
+from biovae.analysis.density import tail
+from biovae.analysis.doublets import contamination
+from biovae.batch import Observations
+from biovae.model import VAE
+from biovae.schema import Support
+from biovae.tools.doublets import Droplets, Looked, Way, designs, doublets, look
+from biovae.tools.labels import complete, named
+
+ORDINARY = 20  # observations that p-values can be measured by, at least
+
+
+def anomalies(  # noqa: PLR0913 - a user's door
+    vae: VAE,
+    data: AnnData | MuData,
+    *,
+    normal: str | np.ndarray | None = None,
+    groups: str | None = None,
+    modality: str | None = None,
+    draws: int = 8,
+    seed: int = 0,
+    progress: bool = True,
+) -> Anomalies:
+    """A score of each kind for every observation, with a p-value and the expected share of false calls.
+
+    Surprise asks whether the values are unlikely at the observation's own z and depth, support whether z lies where
+    others lie, doublet whether the observation is like sums of two observations of different groups. A droplet with two
+    cells of one group differs from a single cell in its total alone; the record says how often such are found.
+
+    Args:
+        vae: A fitted model.
+        data: The observations; not changed.
+        normal: Boolean column of `obs`, or array: ordinary observations that training has not seen. p-values are then
+            uniform on others like them. Without them see `biovae.analysis.anomalies`.
+        groups: Column of `obs` with the kinds of which doublets are made; None takes clusters of the latent neighbour
+            graph.
+        modality: Of the counts in which a second state is looked for; None takes the first.
+        draws: Replicates of each observation, at least 3.
+        seed: Of every draw.
+        progress: Show a bar on a terminal.
+
+    Returns:
+        See `Anomalies`; `called(fdr)` for those to look at, `trials` for what the scores are worth.
+
+    Raises:
+        InputError: A column is missing or not of its kind, there is one group only, or fewer than 20 normal ones.
+    """
+    way = Way(vae, vae.index(modality), draws, seed, progress)
+    ordinary = None if normal is None else named(data, normal, ORDINARY)
+    kinds = None if groups is None else complete(data, groups).astype(str).to_numpy()
+    observations = vae.observe(data).observations
+    looked = look(way, observations)
+    rarity, rarity_at = _rarity(looked, ordinary, seed)
+    scores = {"surprise": looked.surprise, "rarity": rarity}
+    p = {"surprise": _p_surprise(looked, ordinary), "support": a.conformal(rarity, _or_all(ordinary, rarity))}
+    fdr = {kind: _adjusted(of, ordinary) for kind, of in p.items()}
+    said, trials, share = _unfit(vae, observations), pd.DataFrame(), float("nan")
+    if not said and kinds is None:
+        kinds = leiden(looked.z, seed=seed)
+        if len(np.unique(kinds)) < 2:
+            said = ("No doublets were looked for: all observations are of one cluster; name kinds with groups=.",)
+    if not said and kinds is not None:
+        droplets = Droplets(observations, looked, designs(observations)[1])
+        tried = np.flatnonzero(_or_all(ordinary, rarity))
+        found = doublets(way, droplets, (rarity, rarity_at), kinds, tried)
+        scores |= {"doublet": found.odds, "gain": found.gain.gain}
+        scores |= {"partner": found.states[found.gain.state], "part": found.gain.part}
+        p["doublet"], fdr["doublet"], share = _p_doublet(found.odds, found.made, ordinary)
+        trials = found.trials
+    frame = _frame(scores, p, fdr, ordinary)
+    frame.index = pd.Index(data.obs_names)
+    return Anomalies(frame, tuple(p), ordinary is not None, trials, share, said)
+
+
+def _or_all(ordinary: np.ndarray | None, like: np.ndarray) -> Bool[np.ndarray, "obs"]:
+    return np.ones(len(like), dtype=bool) if ordinary is None else ordinary
+
+
+def _rarity(
+    looked: Looked, ordinary: np.ndarray | None, seed: int
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """-log density of ordinary observations at each z, without its own part in it; and at any other z."""
+    among = _or_all(ordinary, looked.z)
+    q = density(looked.z[among], looked.variance[among], seed=seed)
+    rarity = np.empty(len(among))
+    rarity[among] = -q.log_density(looked.z[among], np.arange(int(among.sum())))
+    if not among.all():
+        rarity[~among] = -q.log_density(looked.z[~among])
+    return rarity, lambda z: -q.log_density(z)
+
+
+def _p_surprise(looked: Looked, ordinary: np.ndarray | None) -> np.ndarray:
+    if ordinary is not None:
+        return a.conformal(looked.surprise, ordinary)
+    return tail(looked.surprise, a.placed(looked.among.ravel(), looked.surprise))
+
+
+def _p_doublet(odds: np.ndarray, made: np.ndarray, ordinary: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, float]:
+    """p, expected share of false calls, and the share of doublets among those that are asked about."""
+    asked = _or_all(None if ordinary is None else ~ordinary, odds)
+    found = contamination(odds[asked] if asked.any() else odds, made)
+    if ordinary is None:
+        return found.p, found.fdr, found.share
+    p = a.conformal(odds, ordinary)
+    return p, _adjusted(p, ordinary), found.share
+
+
+def _adjusted(p: np.ndarray, ordinary: np.ndarray | None) -> np.ndarray:
+    """Over the observations that are asked about; NaN for those that were said to be ordinary."""
+    asked = _or_all(None if ordinary is None else ~ordinary, p)
+    found = np.full(len(p), np.nan)
+    if asked.any():
+        found[asked] = a.adjusted(p[asked])
+    return found
+
+
+def _frame(scores: dict, p: dict, fdr: dict, ordinary: np.ndarray | None) -> pd.DataFrame:
+    each = pd.DataFrame(p)
+    frame = pd.concat([pd.DataFrame(scores), each.add_prefix("p_"), pd.DataFrame(fdr).add_prefix("fdr_")], axis=1)
+    frame["p_value"] = a.together(each, ordinary)
+    frame["fdr"] = _adjusted(frame["p_value"].to_numpy(), ordinary)
+    frame["kind"] = each.columns.to_numpy()[each.to_numpy().argmin(1)]
+    return frame
+
+
+def _unfit(vae: VAE, observations: Observations) -> tuple[str, ...]:
+    """Why doublets cannot be looked for, if so."""
+    others = [s.name for s in vae.schema.modalities if s.support is not Support.COUNTS]
+    if others:
+        return (f"No doublets were looked for: two cells add up in counts, and {', '.join(others)} holds none.",)
+    if any(present is not None and not bool(present.all()) for present in observations.present):
+        return ("No doublets were looked for: some observations lack a modality.",)
+    return ()
