@@ -7,7 +7,7 @@ people's code and used on what another program fitted. To add one: a file of its
 from biovae.analysis.association import associate, enrich
 from biovae.analysis.clusters import leiden, markers
 from biovae.analysis.comparison import Comparison, Explained, compare, deviance_explained, variance_explained
-from biovae.analysis.density import Density, density
+from biovae.analysis.density import Density, PriorSupport, density, prior_support
 from biovae.analysis.differential import Decoded, Differential, Null, differential
 from biovae.analysis.diffusion import diffused
 from biovae.analysis.dimensions import Dimensions, Traversal, differences, effects, ladder, traverse
@@ -83,6 +83,7 @@ __all__ = [
     "Holes",
     "Judge",
     "Metric",
+    "PriorSupport",
     "Rise",
     "density",
     "distances",
@@ -102,6 +103,7 @@ __all__ = [
     "neighbour_graph",
     "out_of_fold",
     "pca",
+    "prior_support",
     "prototype",
     "pseudotime",
     "r2",

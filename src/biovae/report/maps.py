@@ -87,14 +87,16 @@ def clusters(report: Report, where: Map | None) -> Section | None:
     tables = [_summary(report, names)]
     if report.markers is not None and not report.markers.empty:
         headings = {
-            "cluster": "cluster", "feature": "feature", "log2_fold_change": "log2 fold change",
+            "cluster": "cluster", "feature": "feature", "log2_fold_change": "log2 fold change", "lower": "from",
+            "upper": "to (95 %)", "expected_fdr": "expected FDR",
             "fraction_in": "fraction inside", "fraction_out": "fraction outside",
         }  # fmt: skip
         caption = f"All {len(report.markers):,} markers (fraction of observations in which the feature is found)"
         tables.append(frame_table(report.markers, headings, caption=caption, folded=True))
     lead = (
         "Groups found in the neighbour graph of z, without looking at any label, and the features that set each apart "
-        "from all others. They name regions of the map; they are not proof of types."
+        "from all others. They name regions of the map; they are not proof of types, and because clusters and markers come "
+        "from the same counts, more markers are false than their expected FDR says."
     )
     return Section("clusters", "Clusters and their markers", lead, pictures, tuple(tables))
 

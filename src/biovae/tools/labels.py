@@ -1,11 +1,34 @@
-"""A column of `obs` that every observation has a value in."""
+"""A value of every observation: a column of `obs`, or one that was given in its place."""
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
 from biovae.data import column
 from biovae.errors import InputError
+
+Groups: TypeAlias = str | Sequence[object] | np.ndarray | pd.Series
+
+
+def labelled(data: AnnData | MuData, groups: Groups) -> pd.Series:
+    """The column of that name, or the values that were given, one per observation.
+
+    Raises:
+        InputError: There is no such column, or values and observations differ in number.
+    """
+    if isinstance(groups, str):
+        return column(data, groups)
+    values = groups if isinstance(groups, pd.Series) else pd.Series(np.asarray(groups), name="groups")
+    if len(values) != data.n_obs:
+        raise InputError(
+            f"expected a group for each of {data.n_obs:,} observations, found {len(values):,}: name a column of obs, or "
+            "give one value per observation."
+        )
+    return values
 
 
 def complete(data: AnnData | MuData, name: str) -> pd.Series:

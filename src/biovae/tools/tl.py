@@ -2,7 +2,7 @@
 
 from biovae.tools.differential import Effort, differential
 from biovae.tools.dimensions import dimensions
-from biovae.tools.holes import density, holes, plausibility
+from biovae.tools.holes import density, holes, plausibility, prior_support
 from biovae.tools.likelihoods import rank_likelihoods, thin
 from biovae.tools.path import path, path_lengths
 from biovae.tools.prototype import prototype
@@ -19,6 +19,7 @@ __all__ = [
     "path",
     "path_lengths",
     "plausibility",
+    "prior_support",
     "prototype",
     "rank_likelihoods",
     "sweep",
