@@ -70,7 +70,10 @@ def differential_found(*groups, name="gene"):
 def dimensions_found(name="gene", column="type"):
     features = [f"{name}{i}" for i in range(FEATURES)]
     score = np.tile(np.linspace(-1, 1, FEATURES), 4)
-    effects = pd.DataFrame({"dimension": np.repeat(range(4), FEATURES), "feature": features * 4, "score": score, "sign": 1})
+    effects = pd.DataFrame(
+        {"dimension": np.repeat(range(4), FEATURES), "feature": features * 4, "score": score, "sign": 1}
+    )
+    effects["sign"] = 1
     company = pd.DataFrame(
         {
             "dimension": range(4), "column": column, "kind": "categories", "strength": 0.4, "rho": np.nan,
@@ -434,7 +437,14 @@ def test_the_same_report_gives_the_same_page():
 def test_four_thousand_cells_take_seconds():
     z = RNG.normal(size=(4_000, 10))
     labels = pd.DataFrame({"type": np.resize(list("abcdefghi"), 4_000), "depth": RNG.lognormal(7, 1, 4_000)})
-    large = full(embedding=z, coordinates=None, labels=labels, clusters=np.resize(np.arange(9), 4_000), presence=None)
+    large = full(
+        embedding=z,
+        coordinates=None,
+        labels=labels,
+        clusters=np.resize(np.arange(9), 4_000),
+        presence=None,
+        trajectory=None,
+    )
     start = time.process_time()
     text = render(large)
     assert time.process_time() - start < 4

@@ -272,8 +272,8 @@ class PriorSupport:
         if self.share >= 0.5:
             return said
         return (
-            f"{said} Most of what the prior generates is like nothing that was observed: sample around observations, or "
-            "fit with a mixture, VampPrior or flow prior."
+            f"{said} Most of what the prior generates is like nothing that was observed: sample around observations, "
+            "or fit with a mixture, VampPrior or flow prior."
         )
 
 

@@ -103,7 +103,7 @@ class Dimensions:
         return None if known.empty else known.sort_values("strength", ascending=False, kind="stable").iloc[0]
 
     def table(self, count: int = TOP) -> pd.DataFrame:
-        """A row per dimension: `dimension`, `spread`, `active`, `up`, `down`, `column`, `strength`, `highest`, `rho`."""
+        """A row per dimension: its spread, the features on either side, and the column that it goes with most."""
         rows = []
         for d in self.summary.index:
             (up, down), best = self.sides(int(d), count), self.company(int(d))

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
+from biovae.analysis import Trajectory
 from biovae.plotting import dimensions as draw_dimensions
 from biovae.plotting import holes as draw_holes
 from biovae.plotting import trajectory as draw_trajectory
 from biovae.plotting import trends as draw_trends
 from biovae.plotting.canvas import new_axes, panels
-from biovae.report.maps import Map
-from biovae.report.parts import Picture, Section, Table, frame_table, number, picture, plain_table
+from biovae.report.maps import Map, expect_length, size
+from biovae.report.parts import Picture, Section, Table, frame_table, picture, plain_table
 from biovae.report.report import Report
 
 FDR = 0.05
@@ -50,10 +52,11 @@ def differences(report: Report) -> Section | None:
     )
 
 
-def _long(called, name: str) -> Table:
+def _long(called: pd.DataFrame, name: str) -> Table:
     headings = {
-        "group": name, "feature": "feature", "log2_fold_change": "log2 fold change", "lower": "from", "upper": "to (95 %)",
-        "expected_fdr": "expected FDR", "detected": "fraction inside", "reference_detected": "fraction outside",
+        "group": name, "feature": "feature", "log2_fold_change": "log2 fold change", "lower": "from",
+        "upper": "to (95 %)", "expected_fdr": "expected FDR", "detected": "fraction inside",
+        "reference_detected": "fraction outside",
     }  # fmt: skip
     caption = f"The {LISTED} surest of each {name} (fraction of observations in which the feature is found)"
     return frame_table(called, headings, caption=caption, folded=True)
@@ -77,7 +80,8 @@ def holes(report: Report) -> Section | None:
     """The passes between groups, and how much of the prior is supported."""
     found, prior = report.holes, report.prior_support
     notes = [str(prior)] if prior is not None else []
-    pictures, tables = (), ()
+    pictures: tuple[Picture, ...] = ()
+    tables: tuple[Table, ...] = ()
     if found is not None:
         notes.append(str(found))
     if found is not None and not found.frame.empty:
@@ -96,9 +100,10 @@ def holes(report: Report) -> Section | None:
     if report.looked_at and report.embedding is not None and report.looked_at < len(report.embedding):
         notes.append(f"Looked at are {report.looked_at:,} of {len(report.embedding):,} observations, drawn at random.")
     lead = (
-        "Between two groups the density of the data falls to a pass and rises again. A pass is called unsupported where "
-        "fewer than one real observation in twenty lies at a density as low. That can be a state that does not exist, one "
-        "that is passed quickly, or one that was not sampled: absence of data alone cannot prove a state forbidden."
+        "Between two groups the density of the data falls to a pass and rises again. A pass is called unsupported "
+        "where fewer than one real observation in twenty lies at a density as low. That can be a state that does not "
+        "exist, one that is passed quickly, or one that was not sampled: absence of data alone cannot prove a state "
+        "forbidden."
     )
     return Section("holes", "Where the data support a state, and where not", lead, pictures, tables, tuple(notes))
 
@@ -111,8 +116,11 @@ def trajectory(report: Report, where: Map | None) -> Section | None:
     alt = f"{where.kind}, coloured by pseudotime, a line for each branch. {found}"
     caption = "Dark is early; the ring is the root, a line leads to each end, coloured as the curves below."
     ax = new_axes(width=9.4, height=4.6)
+    expect_length(len(found.pseudotime), "a trajectory", size(report))
     shown = _shown(found, where.rows)
-    pictures = [picture(draw_trajectory(where.coordinates, shown, kind=where.kind, ax=ax), "way", alt, caption, wide=True)]
+    pictures = [
+        picture(draw_trajectory(where.coordinates, shown, kind=where.kind, ax=ax), "way", alt, caption, wide=True)
+    ]
     if report.trends is not None and not report.trends.empty:
         names = report.trends["feature"].unique()[:TRENDS]
         axes = panels(len(names), width=3.2, height=2.5)
@@ -131,10 +139,8 @@ def trajectory(report: Report, where: Map | None) -> Section | None:
     return Section("trajectory", "From the root to the ends", lead, tuple(pictures), (table,), (str(found),))
 
 
-def _shown(found, rows: np.ndarray):
+def _shown(found: Trajectory, rows: np.ndarray) -> Trajectory:
     """The trajectory of the observations that are drawn; its root is the earliest of them."""
     t = found.pseudotime[rows]
     root = np.flatnonzero(t == t.min())
-    return replace(
-        found, pseudotime=t, fates=found.fates.iloc[rows], absorbing=found.absorbing[rows], root=root
-    )
+    return replace(found, pseudotime=t, fates=found.fates.iloc[rows], absorbing=found.absorbing[rows], root=root)

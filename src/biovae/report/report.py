@@ -28,8 +28,8 @@ class Report:
         coordinates_kind: What the given coordinates are, for example "UMAP".
         labels: Columns of `obs` to colour the map by, in the order of the embedding.
         clusters: Cluster of each observation.
-        markers: Columns `cluster`, `feature`, `log2_fold_change`, `fraction_in`, `fraction_out`, and where known `lower`,
-            `upper` (95 %) and `expected_fdr`.
+        markers: Columns `cluster`, `feature`, `log2_fold_change`, `fraction_in`, `fraction_out`, and where known
+            `lower`, `upper` (95 %) and `expected_fdr`.
         groups: Name of the column whose groups `differences` and `holes` are about; "cluster" for the clusters.
         differences: Each group against the others, of `bv.tl.differential`.
         dimensions: Of `bv.tl.dimensions`.

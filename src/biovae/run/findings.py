@@ -108,9 +108,7 @@ def findings(vae: VAE, data: Data, evidence: Evidence, root: Sequence[str], say:
             if counted and named is not None
             else None
         ),
-        dimensions=attempt(
-            "dimensions", lambda: tl.dimensions(vae, data[rows], cells=WALKED, seed=evidence.seed)
-        ),
+        dimensions=attempt("dimensions", lambda: tl.dimensions(vae, data[rows], cells=WALKED, seed=evidence.seed)),
         holes=attempt("holes", lambda: _holes(evidence, groups)) if groups.nunique() > 1 else None,
         prior=attempt("support of the prior", lambda: _prior(evidence)),
         trajectory=None if walk is None else walk[0],
@@ -143,8 +141,19 @@ def marking(found: Differential, top: int = TOP) -> pd.DataFrame:
     called = found.called()
     names = {"group": "cluster", "detected": "fraction_in", "reference_detected": "fraction_out"}
     frame = called[called["log2_fold_change"] > 0].groupby("group", sort=False).head(top).rename(columns=names)
-    columns = ["cluster", "feature", "log2_fold_change", "lower", "upper", "expected_fdr", "fraction_in", "fraction_out"]
-    frame = frame[columns].sort_values("cluster", key=lambda column: column.map(natural), kind="stable")
+    columns = [
+        "cluster",
+        "feature",
+        "log2_fold_change",
+        "lower",
+        "upper",
+        "expected_fdr",
+        "fraction_in",
+        "fraction_out",
+    ]
+    frame = frame[[*columns, "fraction_in", "fraction_out"]].sort_values(
+        "cluster", key=lambda column: column.map(natural), kind="stable"
+    )
     return frame.reset_index(drop=True)
 
 
@@ -201,9 +210,7 @@ def _drawn(evidence: Evidence, among: np.ndarray) -> np.ndarray:
     return np.sort(Noise(evidence.seed).numpy().permutation(np.flatnonzero(among))[:MOST])
 
 
-def _trajectory(
-    vae: VAE, data: Data, words: Sequence[str], named: pd.Series | None
-) -> tuple[Trajectory, pd.DataFrame]:
+def _trajectory(vae: VAE, data: Data, words: Sequence[str], named: pd.Series | None) -> tuple[Trajectory, pd.DataFrame]:
     root = root_of(data, words)
     column = next(iter(root)) if isinstance(root, Mapping) else None
     if column is None and named is not None and named.notna().all():

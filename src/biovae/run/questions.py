@@ -18,7 +18,6 @@ from biovae.run.findings import root_of
 from biovae.schema import Support
 from biovae.tools import tl
 
-
 Data = AnnData | MuData
 MOST_PANELS = 12
 MOST_MAPPED = 20_000  # observations of a UMAP; beyond, the map is a PCA of z
@@ -66,9 +65,7 @@ def holes(vae: VAE, data: Data, *, groups: str | None = None) -> Answer:
     return Answer(f"{found}\n{prior}", {"holes": found.frame}, pictures)
 
 
-def path(
-    vae: VAE, data: Data, *, start: str, end: str, groups: str | None = None, direct: bool = False
-) -> Answer:
+def path(vae: VAE, data: Data, *, start: str, end: str, groups: str | None = None, direct: bool = False) -> Answer:
     """The way from one state to another; see `bv.tl.path`."""
     walk = tl.path(vae, data, start, end, groups=groups, direct=direct)
     curve = walk.curve
@@ -131,8 +128,6 @@ def prototype(vae: VAE, data: Data, *, groups: str | None = None) -> Answer:
         tables["types"] = types.sort_values("correlation", ascending=False).rename_axis("type").reset_index()
     picture = pl.prototype(found.frame, unit=UNITS[vae.schema.modalities[0].support])
     return Answer(str(found), tables, {"prototype": picture})
-
-
 
 
 def gene_sets(path: Path) -> dict[str, list[str]]:

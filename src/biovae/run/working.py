@@ -1,4 +1,4 @@
-"""A sign of life during work that does not say how far it is: a moving bar on a terminal, a line now and then elsewhere."""
+"""A sign of life during work that does not say how far it is: a moving bar on a terminal, a line at times elsewhere."""
 
 import sys
 import threading

@@ -25,8 +25,8 @@ def labelled(data: AnnData | MuData, groups: Groups) -> pd.Series:
     values = groups if isinstance(groups, pd.Series) else pd.Series(np.asarray(groups), name="groups")
     if len(values) != data.n_obs:
         raise InputError(
-            f"expected a group for each of {data.n_obs:,} observations, found {len(values):,}: name a column of obs, or "
-            "give one value per observation."
+            f"expected a group for each of {data.n_obs:,} observations, found {len(values):,}: name a column of obs, "
+            "or give one value per observation."
         )
     return values
 
