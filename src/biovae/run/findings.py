@@ -9,7 +9,7 @@ the report: a field and a question here, a field of `report.Report`, a section i
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -37,23 +37,26 @@ from biovae.schema import Support
 from biovae.tools import tl
 from biovae.tools.trajectory import Root
 
-Data = AnnData | MuData
+Data: TypeAlias = AnnData | MuData
 Say = Callable[[str], None]
 T = TypeVar("T")
 
-MOST = 2000  # observations that dimensions and holes are looked for in
-WALKED = 100  # observations at which dimensions are traversed
-CELLS = 400  # of each group, whose features are compared
+MOST = 1500  # observations that dimensions and holes are looked for in
+WALKED = 50  # observations at which dimensions are traversed
+CELLS = 200  # of each group, whose features are compared
 FEWEST = 5  # of a group that is compared, or is a region
 APART = 100  # held-out observations that can measure support
 REGIONS = 12  # the largest groups, between which holes are looked for
-NEIGHBOURS, DRAWS = 3, 50  # of each region; of the intervals of depth
+NEIGHBOURS, DRAWS = 2, 50  # of each region; of the intervals of depth
 WALKS = 5  # posterior draws of a trajectory
 LEVELS = 40  # of a column that names groups
 AGREEMENT = 0.1  # adjusted Rand index of such a column and the clusters
 CLUSTER = "cluster"
 OWN = "vae_cluster"  # the name under which a run keeps its clusters
 TOP = 6
+MARKER = (
+    "cluster", "feature", "log2_fold_change", "lower", "upper", "expected_fdr", "fraction_in", "fraction_out",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -141,19 +144,7 @@ def marking(found: Differential, top: int = TOP) -> pd.DataFrame:
     called = found.called()
     names = {"group": "cluster", "detected": "fraction_in", "reference_detected": "fraction_out"}
     frame = called[called["log2_fold_change"] > 0].groupby("group", sort=False).head(top).rename(columns=names)
-    columns = [
-        "cluster",
-        "feature",
-        "log2_fold_change",
-        "lower",
-        "upper",
-        "expected_fdr",
-        "fraction_in",
-        "fraction_out",
-    ]
-    frame = frame[[*columns, "fraction_in", "fraction_out"]].sort_values(
-        "cluster", key=lambda column: column.map(natural), kind="stable"
-    )
+    frame = frame[[*MARKER]].sort_values("cluster", key=lambda column: column.map(natural), kind="stable")
     return frame.reset_index(drop=True)
 
 
@@ -179,12 +170,12 @@ def _sizeable(groups: pd.Series) -> pd.Series:
 
 def _holes(evidence: Evidence, groups: pd.Series) -> Holes:
     """The passes between the largest groups."""
-    sizeable = _sizeable(groups)
-    largest = sizeable.where(sizeable.isin(sizeable.value_counts().index[:REGIONS]))
     apart = _held_out(evidence)
-    rows = _drawn(evidence, largest.notna().to_numpy() & ~apart)
-    q = _density(evidence, rows, apart)
-    return holes(q, largest.to_numpy()[rows], neighbours=NEIGHBOURS, draws=DRAWS, seed=evidence.seed)
+    rows = _drawn(evidence, groups.notna().to_numpy() & ~apart)
+    drawn = _sizeable(groups.iloc[rows])
+    kept = drawn.isin(drawn.value_counts().index[:REGIONS]).to_numpy()
+    q = _density(evidence, rows[kept], apart)
+    return holes(q, drawn.to_numpy()[kept], neighbours=NEIGHBOURS, draws=DRAWS, seed=evidence.seed)
 
 
 def _prior(evidence: Evidence) -> PriorSupport:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import pandas as pd
 from anndata import AnnData
@@ -18,7 +19,7 @@ from biovae.run.findings import root_of
 from biovae.schema import Support
 from biovae.tools import tl
 
-Data = AnnData | MuData
+Data: TypeAlias = AnnData | MuData
 MOST_PANELS = 12
 MOST_MAPPED = 20_000  # observations of a UMAP; beyond, the map is a PCA of z
 LAYERS = ("spliced", "unspliced")
