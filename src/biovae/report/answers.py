@@ -123,7 +123,7 @@ def trajectory(report: Report, where: Map | None) -> Section | None:
     ]
     if report.trends is not None and not report.trends.empty:
         names = report.trends["feature"].unique()[:TRENDS]
-        axes = panels(len(names), width=3.2, height=2.5)
+        axes = panels(len(names), width=3.2, height=3.0)
         unit = "log1p of counts per 10,000" if report.unit == "counts" else report.unit
         for name, each in zip(names, axes, strict=True):
             draw_trends(report.trends, name, unit=unit, ax=each)

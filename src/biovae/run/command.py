@@ -17,6 +17,7 @@ from biovae.errors import InputError, closest
 from biovae.modalities import Modality, binary, continuous, rna
 from biovae.model import VAE, load
 from biovae.model.fitting import Options
+from biovae.run.findings import OWN
 from biovae.run.folder import Request, Say, fit_run, judge_run
 from biovae.run.metrics import sha256
 from biovae.tools.pp import check
@@ -160,6 +161,7 @@ def report_again(run: Path, data: Path | None, say: Say, root: Sequence[str] = (
     """Run `biovae report`: the model judged once more, on the run's own embedded data or on a file."""
     vae = open_model(run)
     adata = data_of(vae, run, None if data is None else [data])
+    adata.obs = adata.obs.drop(columns=OWN, errors="ignore")  # found again below
     prepared = vae.observe(adata)
     split = run / "split.csv"
     roles = np.full(len(prepared.obs_names), "validation", dtype=object)
