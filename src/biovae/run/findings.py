@@ -41,7 +41,7 @@ Data: TypeAlias = AnnData | MuData
 Say = Callable[[str], None]
 T = TypeVar("T")
 
-MOST = 1500  # observations that dimensions and holes are looked for in
+MOST = 1000  # observations that dimensions and holes are looked for in
 WALKED = 50  # observations at which dimensions are traversed
 CELLS = 200  # of each group, whose features are compared
 FEWEST = 5  # of a group that is compared, or is a region
