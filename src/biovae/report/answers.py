@@ -98,7 +98,8 @@ def holes(report: Report) -> Section | None:
     if not notes:
         return None
     if report.looked_at and report.embedding is not None and report.looked_at < len(report.embedding):
-        notes.append(f"Looked at are {report.looked_at:,} of {len(report.embedding):,} observations, drawn at random.")
+        seen = f"Looked at are {report.looked_at:,} of {len(report.embedding):,} observations, drawn at random."
+        notes.append(f"{seen} Passes between close groups depend on it; biovae ask holes looks at all.")
     lead = (
         "Between two groups the density of the data falls to a pass and rises again. A pass is called unsupported "
         "where fewer than one real observation in twenty lies at a density as low. That can be a state that does not "
