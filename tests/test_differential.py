@@ -395,6 +395,17 @@ def test_unlabelled_observations_take_no_part(fitted):
     np.testing.assert_allclose(some["estimate"], alone["estimate"], atol=1e-5)
 
 
+def test_a_group_per_observation_is_as_good_as_a_column_and_one_alone_is_not_compared(fitted):
+    adata, vae = fitted
+    names = adata.obs["cell_type"].astype(str).to_numpy().copy()
+    column = bv.tl.differential(vae, adata, "cell_type").frame
+    pd.testing.assert_frame_equal(bv.tl.differential(vae, adata, names).frame, column)
+    names[0] = "alone"
+    assert "alone" not in set(bv.tl.differential(vae, adata, names).frame["group"])
+    with pytest.raises(InputError, match="a group for each of 400 observations, found 3"):
+        bv.tl.differential(vae, adata, ["a", "b", "c"])
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [

@@ -229,6 +229,19 @@ def test_dimensions_of_a_model_name_what_was_simulated(cells, vae):
     assert "goes with cell_type" in str(found)
 
 
+def test_the_table_has_the_sides_and_the_company_of_each_dimension(cells, vae):
+    found = bv.tl.dimensions(vae, cells, columns=["cell_type"])
+    table = found.table(3).set_index("dimension")
+    assert list(table.index) == [0, 1, 2, 3]
+    scores = found.effects.query("dimension == 2").set_index("feature")["score"].sort_values()
+    assert table.loc[2, "up"] == ", ".join(scores.index[:-4:-1])
+    assert table.loc[2, "down"] == ", ".join(scores.index[:3])
+    strength = found.associations.set_index("dimension")["strength"]
+    assert table["strength"].max() == pytest.approx(strength.max())
+    weak = strength.index[strength < 0.05]
+    assert table.loc[weak, "column"].isna().all()
+
+
 def test_differences_of_a_network_are_its_gradients(cells, vae):
     z = vae.embed(cells)[:40]
     slope = differences(lambda at: vae.decode(at, covariates={"batch": "batch 1"}))(z, 2)

@@ -14,6 +14,7 @@ from biovae.analysis import (
     geodesic,
     holes,
     judge,
+    prior_support,
     rise,
     straight,
     switches,
@@ -97,6 +98,19 @@ def test_support_is_uniform_on_observations_that_had_no_part(latent):
     for q in (density(mean, variance), density(mean, variance, held_out=held_out)):
         assert stats.kstest(q.support(new), "uniform").statistic < 0.05  # 1.36 / sqrt(2000) + that of the reference
     assert density(mean, variance).support(np.full((1, latent), 30.0))[0] < 1e-3
+
+
+def test_samples_of_the_prior_are_supported_as_far_as_they_lie_among_the_data():
+    rng = np.random.default_rng(0)
+    q = density(rng.standard_normal((2000, 2)), np.full((2000, 2), 0.1), held_out=rng.standard_normal((2000, 2)))
+    same = prior_support(q, rng.standard_normal((4000, 2)))
+    assert same.share == pytest.approx(0.95, abs=0.015)
+    interval = stats.binomtest(round(same.share * 4000), 4000).proportion_ci(method="wilson")
+    assert (same.lower, same.upper) == pytest.approx((interval.low, interval.high), abs=1e-4)
+    half = prior_support(q, np.where(np.arange(4000)[:, None] < 2600, 50.0, 0.0) + np.zeros((1, 2)))
+    assert half.share == pytest.approx(0.35)
+    assert "sample around observations" in str(half)
+    assert "sample around" not in str(same)
 
 
 def test_width_is_the_one_that_foretells_new_observations_best():

@@ -508,7 +508,7 @@ def test_differences_are_counted_by_side_and_the_surest_named_with_their_interva
     ax = pl.differential(frame, label=5)
     called = frame[frame["expected_fdr"] <= 0.05]
     lower, higher = (called["log2_fold_change"] < 0).sum(), (called["log2_fold_change"] > 0).sum()
-    assert legend(ax) == [f"no call ({60 - lower - higher})", f"lower in stim ({lower})", f"higher in stim ({higher})"]
+    assert legend(ax) == [f"no call ({60 - lower - higher})", f"lower ({lower})", f"higher ({higher})"]
     assert {text.get_text() for text in ax.texts} <= {"gene0", "gene1", "gene2", "gene57", "gene58", "gene59"}
     intervals = np.array(ax.collections[-1].get_segments())
     assert intervals.shape == (5, 2, 2)

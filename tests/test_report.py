@@ -12,6 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from biovae.analysis import (
+    Differential,
+    Dimensions,
+    Null,
+    PriorSupport,
+    Traversal,
+    density,
+    holes,
+    trajectory,
+    trends,
+)
 from biovae.errors import InputError
 from biovae.report import Report, render, write
 from biovae.report.maps import MOST_LABELS, MOST_POINTS
@@ -44,6 +55,57 @@ def history(epochs=6):
         | {"train_elbo": -700.0 + epoch, "validation_elbo": -702.0 + epoch}
         | {"validation_reconstruction": -690.0, "validation_kl": 10.0}
     )
+
+
+def differential_found(*groups, name="gene"):
+    frame = pd.DataFrame({"feature": [f"{name}{i}" for i in range(FEATURES)]})
+    change = np.linspace(3, -3, FEATURES)
+    probability = np.clip(np.abs(change) / 2, 0, 1 - 1e-9)
+    frame = frame.assign(log2_fold_change=change, lower=change - 0.3, upper=change + 0.3, probability=probability)
+    frame = frame.assign(expected_fdr=(1 - probability) / 2, detected=0.8, reference_detected=0.2)
+    parts = [frame.assign(group=group, reference="rest") for group in groups]
+    return Differential(pd.concat(parts, ignore_index=True), Null())
+
+
+def dimensions_found(name="gene", column="type"):
+    features = [f"{name}{i}" for i in range(FEATURES)]
+    score = np.tile(np.linspace(-1, 1, FEATURES), 4)
+    effects = pd.DataFrame(
+        {"dimension": np.repeat(range(4), FEATURES), "feature": features * 4, "score": score, "sign": 1}
+    )
+    effects["sign"] = 1
+    company = pd.DataFrame(
+        {
+            "dimension": range(4), "column": column, "kind": "categories", "strength": 0.4, "rho": np.nan,
+            "highest": "B", "fdr": 0.0,
+        }
+    )  # fmt: skip
+    summary = pd.DataFrame({"spread": [1.0, 0.8, 0.6, 0.0], "active": [True, True, True, False]})
+    flat = np.ones((4, 2, FEATURES))
+    return Dimensions(summary, effects, company, Traversal(np.zeros((4, 2)), flat, flat, flat, tuple(features)))
+
+
+def holes_found(*names):
+    mean = np.array([[-2.0, 0.0], [2.0, 0.0]]).repeat(60, axis=0) + 0.4 * RNG.normal(size=(120, 2))
+    return holes(density(mean, np.full(mean.shape, 0.25)), np.repeat(names, 60), draws=20)
+
+
+WALKED = RNG.normal(size=(SIZE, 4))
+WAY = trajectory(WALKED, 0, draws=[WALKED])
+
+
+def answers(name="gene", groups=("B", "T")):
+    """What the tools found, as far as a report shows it."""
+    return {
+        "groups": "type",
+        "differences": differential_found(*groups, name=name),
+        "dimensions": dimensions_found(name),
+        "holes": holes_found(*groups),
+        "prior_support": PriorSupport(0.4, 0.38, 0.42, 2000),
+        "looked_at": 150,
+        "trajectory": WAY,
+        "trends": trends(WALKED[:, :2], [f"{name}0", f"{name}1"], WAY),
+    }
 
 
 def full(**changes):
@@ -87,7 +149,7 @@ def full(**changes):
         "versions": {"torch": "2.13.0"},
         "data_sha256": "ab" * 32,
     }
-    return Report(**(fields | changes))
+    return Report(**(fields | answers() | changes))
 
 
 class Page(HTMLParser):
@@ -146,7 +208,8 @@ def page(source):
 
 
 ALL = [
-    "verdict", "training", "map", "clusters", "dimensions", "calibration", "pca", "prototype", "leakage", "modalities",
+    "verdict", "training", "map", "clusters", "differences", "dimensions", "holes", "trajectory", "calibration", "pca",
+    "prototype", "leakage", "modalities",
     "data", "metrics", "reproduce",
 ]  # fmt: skip
 
@@ -174,7 +237,7 @@ def test_the_policy_forbids_everything_else(page):
 
 def test_every_picture_has_words_for_those_who_cannot_see_it(page):
     drawn = [a for a in page.all("svg") if a.get("role") == "img"]
-    assert len(drawn) == len(page.all("figure")) == 10
+    assert len(drawn) == len(page.all("figure")) == 14
     assert all(len(a["aria-label"]) > 20 for a in drawn)
     assert all(a.get("aria-hidden") for a in page.all("svg") if a.get("role") != "img")
 
@@ -194,6 +257,8 @@ def test_numbers_are_where_a_reader_looks_for_them(page):
         "bound, validation set -696 nats per observation", "bound, test set - nats", "own number 7",
         "The prototype is a quiet cell.", "● ○ 150 75.0 %", "● ● 50 25.0 %", "reconstruction -720 -690.5",
         "biovae fit cells.h5ad --out run", "seed 3", "torch 2.13.0", "ab" * 32, "Kingma and Welling 2014",
+        "What sets each type apart", "more than 1.19 times", "40% (38% to 42%) of 2,000 samples from the prior",
+        "Looked at are 150 of 200 observations", "cannot prove a state forbidden", "A trajectory of 200 observations",
     ):  # fmt: skip
         assert words in page.text
 
@@ -262,6 +327,30 @@ def test_a_prototype_without_fold_changes_is_ranked_by_difference():
     assert f"difference {largest}" in text
 
 
+def test_the_groups_are_told_apart_by_what_is_higher_and_what_is_lower():
+    text = Page(render(Report(title="t", groups="type", differences=differential_found("B")))).text
+    called = np.abs(np.linspace(3, -3, FEATURES)) >= 1.8 - 1e-9  # an expected FDR of 0.05 is a probability of 0.9
+    assert f"B {called.sum()} of {FEATURES} gene0, gene1" in text
+    assert f"gene{FEATURES - 1}" in text
+    assert "differ by construction" in text
+
+
+def test_what_the_tools_did_not_find_leaves_no_trace():
+    nothing = differential_found("B").frame.assign(expected_fdr=1.0)
+    quiet = Report(title="t", differences=Differential(nothing, Null()), groups="type")
+    assert f"B 0 of {FEATURES} none none" in Page(render(quiet)).text
+    asleep = dimensions_found().summary.assign(active=False)
+    still = Report(title="t", dimensions=dataclasses.replace(dimensions_found(), summary=asleep))
+    assert Page(render(still)).sections == ["reproduce"]
+
+
+def test_a_trajectory_is_drawn_with_the_observations_that_are_drawn(monkeypatch):
+    monkeypatch.setattr("biovae.report.maps.MOST_POINTS", 120)
+    page = Page(render(full(embedding=WALKED, coordinates=None)))
+    assert "trajectory" in page.sections
+    assert "Drawn are 120 of 200 observations" in page.text
+
+
 def test_leakage_falls_back_on_the_verdict():
     spoken = SimpleNamespace(overall=State.LOOK, lines=(line("leakage of library size", 0.3, State.LOOK),))
     page = Page(render(Report(title="t", verdict=spoken)))
@@ -279,6 +368,7 @@ def test_everything_from_outside_is_escaped():
         labels=pd.DataFrame({EVIL: evil, "depth": np.arange(SIZE) / 3}),
         clusters=evil,
         markers=full().markers.assign(cluster=EVIL, feature=EVIL),
+        **answers(EVIL, ("A" + EVIL, "B" + EVIL)) | {"groups": EVIL, "dimensions": dimensions_found(EVIL, EVIL)},
         pca_comparison=full().pca_comparison.assign(measure=EVIL, unit=EVIL),
         prototype=full().prototype.assign(feature=EVIL),
         prototype_sentence=EVIL,
@@ -347,7 +437,14 @@ def test_the_same_report_gives_the_same_page():
 def test_four_thousand_cells_take_seconds():
     z = RNG.normal(size=(4_000, 10))
     labels = pd.DataFrame({"type": np.resize(list("abcdefghi"), 4_000), "depth": RNG.lognormal(7, 1, 4_000)})
-    large = full(embedding=z, coordinates=None, labels=labels, clusters=np.resize(np.arange(9), 4_000), presence=None)
+    large = full(
+        embedding=z,
+        coordinates=None,
+        labels=labels,
+        clusters=np.resize(np.arange(9), 4_000),
+        presence=None,
+        trajectory=None,
+    )
     start = time.process_time()
     text = render(large)
     assert time.process_time() - start < 4

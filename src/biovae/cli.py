@@ -1,6 +1,6 @@
 """The command line: options turned into recipes once, here; then straight lines.
 
-biovae demo | fit | embed | sample | check | report
+biovae demo | fit | embed | sample | check | report | ask QUESTION
 """
 
 import errno
@@ -27,6 +27,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+asking = typer.Typer(
+    help="Ask a fitted model: words on the screen; tables (CSV) and pictures (PNG) in a folder.", no_args_is_help=True
+)
+app.add_typer(asking, name="ask")
 
 DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM}
 
@@ -69,6 +74,10 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 Data = Annotated[list[Path], typer.Argument(help=".h5ad .h5mu .zarr, 10x .h5 or folder, .loom, .csv; several: batches")]
 Out = Annotated[Path, typer.Option(help="Folder of the run.")]
 Transpose = Annotated[bool, typer.Option("--transpose", help="CSV rows are features.")]
+Root = Annotated[
+    list[str] | None,
+    typer.Option(help="Where a trajectory starts: COLUMN=GROUP, or the name of an observation; may be repeated."),
+]
 
 
 @app.command()
@@ -94,6 +103,7 @@ def fit(  # noqa: PLR0913 - the options of a command
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
     validation: Annotated[str, typer.Option(help="A fraction, or a boolean column of obs.")] = "0.1",
     test: Annotated[str | None, typer.Option(help="Boolean column of obs: never seen in training.")] = None,
+    root: Root = None,
     batch: Annotated[str, typer.Option(help="Name of the covariate that joins several files.")] = "batch",
     config: Annotated[Path | None, typer.Option(help="TOML file with any of these options.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if the verdict is broken.")] = False,
@@ -190,11 +200,111 @@ def check(
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     data: Annotated[Path | None, typer.Argument(help="The data, if other than those of the run.")] = None,
+    root: Root = None,
 ) -> None:
     """Write the HTML report again."""
     from biovae.run.command import report_again
 
-    say(f"wrote {report_again(run, data, say)}")
+    say(f"wrote {report_again(run, data, say, root or ())}")
+
+
+Run = Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")]
+Own = Annotated[list[Path] | None, typer.Argument(help="Files, if other than the observations of the run.")]
+Answers = Annotated[Path | None, typer.Option("--out", help="Folder of the answer; RUN/QUESTION where not given.")]
+Groups = Annotated[str | None, typer.Option(help="Column of obs; clusters of the latent space where not given.")]
+
+
+@asking.command()
+@guarded
+def differential(  # noqa: PLR0913 - the options of a command
+    run: Run,
+    data: Own = None,
+    groups: Annotated[str, typer.Option(help="Column of obs whose groups are compared.")] = "vae_cluster",
+    group: Annotated[str | None, typer.Option(help="One of its groups; each in turn where not given.")] = None,
+    reference: Annotated[str | None, typer.Option(help="The group to compare with; all others.")] = None,
+    delta: Annotated[float, typer.Option(help="|log2 fold change| up to here counts as none.")] = 0.25,
+    out: Answers = None,
+) -> None:
+    """Which features differ between groups, at a stated false discovery rate."""
+    _ask("differential", (run, data, out), groups=groups, group=group, reference=reference, delta=delta)
+
+
+@asking.command()
+@guarded
+def dimensions(
+    run: Run,
+    data: Own = None,
+    columns: Annotated[str, typer.Option(help="Columns of obs, separated by commas; all that vary.")] = "",
+    sets: Annotated[Path | None, typer.Option(help="GMT file of feature sets, to test each dimension for.")] = None,
+    out: Answers = None,
+) -> None:
+    """What each latent dimension moves, and what it goes with."""
+    _ask("dimensions", (run, data, out), columns=_listed(columns), sets=sets)
+
+
+@asking.command()
+@guarded
+def holes(run: Run, data: Own = None, groups: Groups = None, out: Answers = None) -> None:
+    """Where the data support a state between two groups, and where not."""
+    _ask("holes", (run, data, out), groups=groups)
+
+
+@asking.command()
+@guarded
+def path(  # noqa: PLR0913 - the options of a command
+    run: Run,
+    start: Annotated[str, typer.Option("--from", help="A group of --groups, or the name of an observation.")],
+    end: Annotated[str, typer.Option("--to", help="The same.")],
+    data: Own = None,
+    groups: Annotated[str | None, typer.Option(help="Column of obs that --from and --to are groups of.")] = None,
+    direct: Annotated[bool, typer.Option("--direct", help="Straight, even where no data are.")] = False,
+    out: Answers = None,
+) -> None:
+    """The way from one state to another that keeps to the data, and the features that switch on it."""
+    _ask("path", (run, data, out), start=start, end=end, groups=groups, direct=direct)
+
+
+@asking.command()
+@guarded
+def trajectory(  # noqa: PLR0913 - the options of a command
+    run: Run,
+    root: Annotated[list[str], typer.Option(help="COLUMN=GROUP, or the name of an observation; may be repeated.")],
+    data: Own = None,
+    groups: Annotated[str | None, typer.Option(help="Column of obs that names the ends; that of --root.")] = None,
+    end: Annotated[list[str] | None, typer.Option(help="A group that is an end; may be repeated.")] = None,
+    features: Annotated[str, typer.Option(help="To draw, separated by commas; those that change most.")] = "",
+    draws: Annotated[int, typer.Option(min=0, help="Posterior draws that tell how sure all this is.")] = 20,
+    out: Answers = None,
+) -> None:
+    """Pseudotime from a root, its branches and ends, and the features that change on the way."""
+    how = {"root": root, "groups": groups, "ends": end, "features": _listed(features), "draws": draws}
+    _ask("trajectory", (run, data, out), **how)
+
+
+@asking.command()
+@guarded
+def prototype(
+    run: Run,
+    data: Own = None,
+    groups: Annotated[str | None, typer.Option(help="Column of obs whose groups it is compared with.")] = None,
+    out: Answers = None,
+) -> None:
+    """What the model holds to be typical, and which groups it is like."""
+    _ask("prototype", (run, data, out), groups=groups)
+
+
+def _ask(name: str, where: tuple[Path, list[Path] | None, Path | None], **how: Any) -> None:
+    from functools import partial
+
+    from biovae.run import questions
+    from biovae.run.ask import Asked, ask
+
+    asked = Asked(name, *where, shlex.join(["biovae", *sys.argv[1:]]))
+    print(ask(asked, partial(getattr(questions, name), **how), say))
+
+
+def _listed(text: str) -> list[str] | None:
+    return [name.strip() for name in text.split(",") if name.strip()] or None
 
 
 def main() -> None:

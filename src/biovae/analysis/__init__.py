@@ -8,7 +8,7 @@ from biovae.analysis.anomalies import Anomalies
 from biovae.analysis.association import associate, enrich
 from biovae.analysis.clusters import leiden, markers
 from biovae.analysis.comparison import Comparison, Explained, compare, deviance_explained, variance_explained
-from biovae.analysis.density import Density, density
+from biovae.analysis.density import Density, PriorSupport, density, prior_support
 from biovae.analysis.differential import Decoded, Differential, Null, differential
 from biovae.analysis.diffusion import diffused
 from biovae.analysis.dimensions import Dimensions, Traversal, differences, effects, ladder, traverse
@@ -91,6 +91,7 @@ __all__ = [
     "Holes",
     "Judge",
     "Metric",
+    "PriorSupport",
     "Rise",
     "Shift",
     "density",
@@ -114,6 +115,7 @@ __all__ = [
     "out_of_fold",
     "partners",
     "pca",
+    "prior_support",
     "prototype",
     "pseudotime",
     "r2",

@@ -29,6 +29,7 @@ REFERENCE = 5000  # real observations that support is measured by
 TUNING = 1000  # observations that choose w
 WIDTHS = (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0)
 LEVEL = 0.05  # support below which a point is called unsupported
+TWO_SIDED_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -244,6 +245,53 @@ def density(
     q = Density(mean, width * variance, width, seed=seed)
     real = q.log_density(mean[rows], rows) if held_out is None else q.log_density(held_out)
     return Density(mean, width * variance, width, np.sort(real), seed)
+
+
+@dataclass(frozen=True)
+class PriorSupport:
+    """How many samples from the prior are supported by data.
+
+    Attributes:
+        share: Of the samples, those whose support is at least 0.05; of real observations it is 0.95 by definition.
+        lower: End of its 95 % interval, for the number of samples.
+        upper: The other end.
+        samples: How many.
+    """
+
+    share: float
+    lower: float
+    upper: float
+    samples: int
+
+    def __str__(self) -> str:
+        """The share, and what it means for new observations."""
+        said = (
+            f"{self.share:.0%} ({self.lower:.0%} to {self.upper:.0%}) of {self.samples:,} samples from the prior are "
+            f"supported by data; of real observations {1 - LEVEL:.0%} are, by definition."
+        )
+        if self.share >= 0.5:
+            return said
+        return (
+            f"{said} Most of what the prior generates is like nothing that was observed: sample around observations, "
+            "or fit with a mixture, VampPrior or flow prior."
+        )
+
+
+def prior_support(q: Density, samples: Float[np.ndarray, "samples latent"]) -> PriorSupport:
+    """The share of samples whose support is at least 0.05, with Wilson's interval.
+
+    Args:
+        q: The density of the data.
+        samples: Of the prior, or of anything else that generates.
+
+    Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
+    """
+    count = len(samples)
+    share = float((q.support(samples) >= LEVEL).mean())
+    z2 = TWO_SIDED_95**2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = np.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    return PriorSupport(share, float(middle - half), float(middle + half), count)
 
 
 def tail(value: Float[np.ndarray, "points"], reference: Float[np.ndarray, "real"]) -> Float[np.ndarray, "points"]:

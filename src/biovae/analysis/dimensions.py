@@ -27,6 +27,7 @@ LEVEL = 0.9  # of every interval
 SURE = 0.95  # share of the draws that must agree on a sign
 WEAK = 0.05  # strength of an association below which it is not told
 TOP = 5
+TABLE = ("dimension", "spread", "active", "up", "down", "column", "strength", "highest", "rho")
 ROWS = 256  # decoded at once
 
 
@@ -89,6 +90,27 @@ class Dimensions:
         down, up = rows[rows["score"] < 0].head(count), rows[rows["score"] > 0].tail(count)
         return pd.concat([up.iloc[::-1], down.iloc[::-1]], ignore_index=True)
 
+    def sides(self, dimension: int, count: int = TOP) -> tuple[list[str], list[str]]:
+        """Names of the features that rise most with a dimension, and of those that fall most, each largest first."""
+        top = self.top(dimension, count)
+        up, down = top.loc[top["score"] > 0, "feature"], top.loc[top["score"] < 0, "feature"].iloc[::-1]
+        return [str(name) for name in up], [str(name) for name in down]
+
+    def company(self, dimension: int) -> pd.Series | None:
+        """The row of `associations` of the column that a dimension goes with most; None where it is weak or unsure."""
+        known = self.associations[self.associations["dimension"] == dimension]
+        known = known[(known["strength"] >= WEAK) & (known["fdr"] < 1 - SURE)]
+        return None if known.empty else known.sort_values("strength", ascending=False, kind="stable").iloc[0]
+
+    def table(self, count: int = TOP) -> pd.DataFrame:
+        """A row per dimension: its spread, the features on either side, and the column that it goes with most."""
+        rows = []
+        for d in self.summary.index:
+            (up, down), best = self.sides(int(d), count), self.company(int(d))
+            row = {"dimension": d, **self.summary.loc[d], "up": ", ".join(up), "down": ", ".join(down)}
+            rows.append(row | ({} if best is None else best[["column", "strength", "highest", "rho"]].to_dict()))
+        return pd.DataFrame(rows, columns=[*TABLE])
+
     def __str__(self) -> str:
         """A line per active dimension, the widest first."""
         order = self.summary.sort_values("spread", ascending=False, kind="stable")
@@ -98,15 +120,11 @@ class Dimensions:
         return "\n".join([*lines, "Another seed may give other dimensions: believe what several agree on."])
 
     def _line(self, dimension: int) -> str:
-        top = self.top(dimension)
-        up = ", ".join(top.loc[top["score"] > 0, "feature"])
-        down = ", ".join(top.loc[top["score"] < 0, "feature"].iloc[::-1])
+        up, down = (", ".join(names) for names in self.sides(dimension))
         line = f"Dimension {dimension} (spread {self.summary.loc[dimension, 'spread']:.2f}): up {up}; down {down}"
-        known = self.associations[self.associations["dimension"] == dimension]
-        known = known[(known["strength"] >= WEAK) & (known["fdr"] < 1 - SURE)]
-        if known.empty:
+        best = self.company(dimension)
+        if best is None:
             return f"{line}."
-        best = known.sort_values("strength", ascending=False, kind="stable").iloc[0]
         where = f", highest in {best['highest']}" if best["kind"] == "categories" else f", rho {best['rho']:.2f}"
         return f"{line}; goes with {best['column']} ({best['strength']:.0%} of its rank variance{where})."
 

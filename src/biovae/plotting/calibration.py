@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from biovae.plotting.canvas import BLUE, INK, MUTED, ORANGE, RASTERISE_ABOVE, dress, key, new_axes
+from biovae.plotting.canvas import BLUE, INK, MUTED, ORANGE, RASTERISE_ABOVE, dress, key, new_axes, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,16 +32,14 @@ def calibration(
         moments: Mean, observed and expected variance, see `mean_variance`.
     """
     wanted = [values is not None for values in (pit_values, zeros, moments)]
-    figure = new_axes(width=4.2 * max(sum(wanted), 1), height=3.5).figure
-    figure.clear()
-    panels = iter([figure.add_subplot(1, sum(wanted), i + 1) for i in range(sum(wanted))])
+    axes = iter(panels(sum(wanted), width=4.2))
     drawn: list[Axes] = []
     if pit_values is not None:
-        drawn.append(pit(pit_values, ax=next(panels)))
+        drawn.append(pit(pit_values, ax=next(axes)))
     if zeros is not None:
-        drawn.append(zero_fraction(*zeros, ax=next(panels)))
+        drawn.append(zero_fraction(*zeros, ax=next(axes)))
     if moments is not None:
-        drawn.append(mean_variance(*moments, ax=next(panels)))
+        drawn.append(mean_variance(*moments, ax=next(axes)))
     return tuple(drawn)
 
 

@@ -45,6 +45,15 @@ def new_axes(ax: Axes | None = None, *, width: float = 4.7, height: float = 3.5)
     return figure.add_subplot()
 
 
+def panels(count: int, *, width: float = 4.7, height: float = 3.5, columns: int = 3) -> list[Axes]:
+    """Axes of several pictures on one figure, up to `columns` in a row; `width` and `height` of each in inches."""
+    columns = max(min(columns, count), 1)
+    rows = max(-(-count // columns), 1)
+    figure = new_axes(width=width * columns, height=height * rows).figure
+    figure.clear()
+    return [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+
+
 def dress(ax: Axes, *, x: str, y: str, title: str = "", grid: Grid = "both") -> Axes:
     """Give axes the house look and their labels."""
     ax.set_facecolor("none")

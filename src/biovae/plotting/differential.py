@@ -44,8 +44,8 @@ def differential(
     size = float(np.clip(9_000 / max(len(tested), 1), 5, 16))
     kinds = {  # colour and place both tell them apart
         "no call": (~called, MUTED, 0.4),
-        f"lower in {plain(group, 14)}": (called & (change < 0), BLUE, 0.75),
-        f"higher in {plain(group, 14)}": (called & (change >= 0), VERMILLION, 0.75),
+        "lower": (called & (change < 0), BLUE, 0.75),
+        "higher": (called & (change >= 0), VERMILLION, 0.75),
     }
     many = len(tested) > RASTERISE_ABOVE
     for name, (rows, color, alpha) in kinds.items():

@@ -82,19 +82,21 @@ def clusters(report: Report, where: Map | None) -> Section | None:
     names = names.astype(pd.CategoricalDtype(sorted(names.unique(), key=natural)))
     pictures: tuple[Picture, ...] = ()
     if where is not None:
-        _expect_length(len(names), "clusters", _size(report))
+        expect_length(len(names), "clusters", size(report))
         pictures = (_draw(report, where, names, "clusters", annotate=True),)
     tables = [_summary(report, names)]
     if report.markers is not None and not report.markers.empty:
         headings = {
-            "cluster": "cluster", "feature": "feature", "log2_fold_change": "log2 fold change",
+            "cluster": "cluster", "feature": "feature", "log2_fold_change": "log2 fold change", "lower": "from",
+            "upper": "to (95 %)", "expected_fdr": "expected FDR",
             "fraction_in": "fraction inside", "fraction_out": "fraction outside",
         }  # fmt: skip
         caption = f"All {len(report.markers):,} markers (fraction of observations in which the feature is found)"
         tables.append(frame_table(report.markers, headings, caption=caption, folded=True))
     lead = (
         "Groups found in the neighbour graph of z, without looking at any label, and the features that set each apart "
-        "from all others. They name regions of the map; they are not proof of types."
+        "from all others. They name regions of the map; they are not proof of types, and because clusters and markers "
+        "come from the same counts, more markers are false than their expected FDR says."
     )
     return Section("clusters", "Clusters and their markers", lead, pictures, tuple(tables))
 
@@ -103,7 +105,7 @@ def _summary(report: Report, names: pd.Series) -> Table:
     """A row per cluster: its size, its most frequent labels, its first markers."""
     labels = [column for column in _columns(report) if is_categorical(column)][:MOST_NAMED]
     for column in labels:
-        _expect_length(len(column), f"labels {column.name!r}", len(names))
+        expect_length(len(column), f"labels {column.name!r}", len(names))
     headings = ["cluster", "observations", "share", *(f"mostly ({column.name})" for column in labels)]
     numeric = [False, True, True, *(False for _ in labels)]
     if report.markers is not None:
@@ -135,7 +137,7 @@ def _draw(report: Report, where: Map, column: pd.Series | None, key: str, *, ann
     alt = f"{where.kind} of {len(where.rows):,} observations"
     caption = where.kind
     if column is not None:
-        _expect_length(len(column), f"labels {column.name!r}", _size(report))
+        expect_length(len(column), f"labels {column.name!r}", size(report))
         column = column.iloc[where.rows]
         alt += f", coloured by {column.name}"
         caption = f"{where.kind}, coloured by {column.name}."
@@ -147,12 +149,14 @@ def _draw(report: Report, where: Map, column: pd.Series | None, key: str, *, ann
     return picture(ax, key, alt + ".", caption, wide=wide)
 
 
-def _size(report: Report) -> int:
+def size(report: Report) -> int:
+    """Observations of a report."""
     source = report.embedding if report.coordinates is None else report.coordinates
     return 0 if source is None else len(source)
 
 
-def _expect_length(found: int, what: str, expected: int) -> None:
+def expect_length(found: int, what: str, expected: int) -> None:
+    """An error where something has another length than the embedding."""
     if found != expected:
         raise InputError(
             f"expected {what} for all {expected:,} observations of the embedding, found {found:,}: "

@@ -1,4 +1,4 @@
-"""The record that a report is made of: what a run found, as plain arrays and frames.
+"""The record that a report is made of: what a run found, as arrays, frames and records of the analysis.
 
 Every field but the title may be absent; the page then has no such section. Nothing here is a file, a model or an
 AnnData, so that a report can be made of anything, and tested without a fit.
@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from biovae.analysis import Differential, Dimensions, Holes, PriorSupport, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,7 +28,16 @@ class Report:
         coordinates_kind: What the given coordinates are, for example "UMAP".
         labels: Columns of `obs` to colour the map by, in the order of the embedding.
         clusters: Cluster of each observation.
-        markers: Columns `cluster`, `feature`, `log2_fold_change`, `fraction_in`, `fraction_out`.
+        markers: Columns `cluster`, `feature`, `log2_fold_change`, `fraction_in`, `fraction_out`, and where known
+            `lower`, `upper` (95 %) and `expected_fdr`.
+        groups: Name of the column whose groups `differences` and `holes` are about; "cluster" for the clusters.
+        differences: Each group against the others, of `bv.tl.differential`.
+        dimensions: Of `bv.tl.dimensions`.
+        holes: The passes between groups, of `bv.tl.holes`.
+        prior_support: Of `bv.tl.prior_support`.
+        looked_at: In how many observations dimensions and holes were looked for.
+        trajectory: Of `bv.tl.trajectory`, of the observations of the embedding.
+        trends: Along it, of `bv.tl.trends`.
         kl_per_dimension: Nats per observation, (latent,).
         active: Which dimensions are in use, (latent,).
         pit: Randomised probability integral transforms, in [0, 1].
@@ -58,6 +69,14 @@ class Report:
     labels: pd.DataFrame | None = None
     clusters: np.ndarray | None = None
     markers: pd.DataFrame | None = None
+    groups: str = ""
+    differences: Differential | None = None
+    dimensions: Dimensions | None = None
+    holes: Holes | None = None
+    prior_support: PriorSupport | None = None
+    looked_at: int = 0
+    trajectory: Trajectory | None = None
+    trends: pd.DataFrame | None = None
     kl_per_dimension: np.ndarray | None = None
     active: np.ndarray | None = None
     pit: np.ndarray | None = None

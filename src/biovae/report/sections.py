@@ -13,6 +13,7 @@ from biovae.plotting import comparison, history, kl, mean_variance, pit, prototy
 from biovae.plotting.canvas import new_axes
 from biovae.plotting.history import best_epoch
 from biovae.plotting.prototype import most_different
+from biovae.report.answers import differences, holes, moves, trajectory
 from biovae.report.glossary import ELSEWHERE, METRICS, NATS
 from biovae.report.maps import clusters, latent_map, locate
 from biovae.report.parts import Section, Table, frame_table, number, percent, picture, plain_table
@@ -51,20 +52,22 @@ def training(report: Report) -> Section | None:
 
 
 def dimensions(report: Report) -> Section | None:
-    """KL per latent dimension."""
-    if report.kl_per_dimension is None:
+    """KL per latent dimension, and what each of them moves."""
+    pictures, notes = moves(report)
+    if report.kl_per_dimension is not None:
+        values = np.asarray(report.kl_per_dimension, dtype=np.float64)
+        used = len(values) if report.active is None else int(np.sum(report.active))
+        total = number(values.sum())
+        alt = f"Bars of the KL of {len(values)} latent dimensions; {used} are active, together they carry {total} nats."
+        caption = f"{used} of {len(values)} dimensions are active; all together carry {total} {NATS}."
+        pictures = (picture(kl(values, report.active), "dimensions", alt, caption, wide=True), *pictures)
+    if not pictures:
         return None
-    values = np.asarray(report.kl_per_dimension, dtype=np.float64)
-    used = len(values) if report.active is None else int(np.sum(report.active))
-    total = number(values.sum())
-    alt = f"Bars of the KL of {len(values)} latent dimensions; {used} are active, together they carry {total} nats."
-    caption = f"{used} of {len(values)} dimensions are active; all together carry {total} {NATS}."
-    ax = kl(values, report.active)
     return Section(
-        "dimensions", "What each latent dimension carries",
+        "dimensions", "What each latent dimension carries, and moves",
         "A dimension with a KL near zero ignores the data. A few unused ones mean that the latent space is large "
         "enough; none in use means that the model has collapsed.",
-        (picture(ax, "dimensions", alt, caption, wide=True),),
+        pictures, notes=notes,
     )  # fmt: skip
 
 
@@ -206,7 +209,8 @@ def sections(report: Report) -> list[Section]:
     """All sections that have something to show, in reading order."""
     where = locate(report)
     made = (
-        training(report), latent_map(report, where), clusters(report, where), dimensions(report), calibrated(report),
+        training(report), latent_map(report, where), clusters(report, where), differences(report), dimensions(report),
+        holes(report), trajectory(report, where), calibrated(report),
         against_pca(report), typical(report), leaking(report), carriers(report), data(report), measured(report),
     )  # fmt: skip
     return [section for section in made if section is not None]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from biovae.analysis import compare, deviance_explained, log_normalise, markers, pca, prototype, variance_explained
+from biovae.analysis import compare, deviance_explained, log_normalise, pca, prototype, variance_explained
 from biovae.analysis.comparison import Comparison
 from biovae.batch import SparseMatrix, plain
 from biovae.data import Role
@@ -17,6 +17,7 @@ from biovae.model.evidence import Evidence
 from biovae.model.generate import At, decode
 from biovae.model.inference import ELEMENTS, minibatches
 from biovae.report import Report
+from biovae.run.findings import marking
 from biovae.tools.prototype import group_means
 
 PER = 1e4  # prototypes are shown as counts per 10,000
@@ -61,7 +62,7 @@ def typical(evidence: Evidence, names: pd.Series) -> Any:
     x = plain(observations.x[0])
     exposure = observations.exposure[0]
     scale = PER / exposure[:, 0].numpy() if exposure is not None else np.ones(len(observations))
-    types = group_means(x, names.astype(str).to_numpy(), scale)
+    types = group_means(x, names.fillna("missing").astype(str).to_numpy(), scale)
     overall = np.asarray(scale @ x).ravel() / len(observations)
     return prototype(centre, overall, list(fitted.schema.modalities[0].features), evidence.moments.mean, types)
 
@@ -74,14 +75,12 @@ def report(evidence: Evidence, verdict: Verdict, roles: np.ndarray, obs: pd.Data
         verdict: Its judgement.
         roles: Train, validation or test, per observation.
         obs: Columns to colour the map by, in the order of the observations.
-        about: `title`, `metrics`, `command`, `notices` and `data_sha256`.
+        about: `title`, `metrics`, `command`, `notices`, `comparison` and `findings`.
     """
-    calibration, clusters = evidence.calibration, pd.Series(evidence.clusters, name="cluster")
+    calibration, found = evidence.calibration, about["findings"]
     x = evidence.observations.x[0]
-    features = evidence.fitted.schema.modalities[0].features
     labels = _labels(obs)
-    named = next((labels[c] for c in labels if not pd.api.types.is_numeric_dtype(labels[c])), None)
-    centre = typical(evidence, clusters if named is None else named.astype(str))
+    centre = typical(evidence, found.groups)
     zeros = None
     if calibration.zero_observed is not None and calibration.zero_expected is not None:
         zeros = (calibration.zero_observed, calibration.zero_expected)
@@ -95,7 +94,15 @@ def report(evidence: Evidence, verdict: Verdict, roles: np.ndarray, obs: pd.Data
         embedding=evidence.moments.mean,
         labels=labels,
         clusters=evidence.clusters,
-        markers=markers(x.scipy(), evidence.clusters, features) if isinstance(x, SparseMatrix) else None,
+        markers=None if found.markers is None else marking(found.markers),
+        groups=str(found.groups.name),
+        differences=found.differences,
+        dimensions=found.dimensions,
+        holes=found.holes,
+        prior_support=found.prior,
+        looked_at=found.looked_at,
+        trajectory=found.trajectory,
+        trends=found.trends,
         kl_per_dimension=kl,
         active=evidence.moments.mean.var(0) > 0.01 if len(kl) == evidence.recipe.latent else None,
         pit=randomised_pit(calibration.lower, calibration.upper, evidence.seed),

@@ -17,6 +17,7 @@ from biovae.errors import InputError, closest
 from biovae.modalities import Modality, binary, continuous, rna
 from biovae.model import VAE, load
 from biovae.model.fitting import Options
+from biovae.run.findings import OWN
 from biovae.run.folder import Request, Say, fit_run, judge_run
 from biovae.run.metrics import sha256
 from biovae.tools.pp import check
@@ -51,6 +52,7 @@ def fit_from_options(given: dict[str, Any], config: Path | None, explicit: set[s
         command=command,
         data_sha256="+".join(sha256(Path(p)) for p in o["data"]),
         notices=tuple(notices),
+        root=(o["root"],) if isinstance(o["root"], str) else tuple(o["root"] or ()),
     )
     return fit_run(request, say)
 
@@ -112,11 +114,33 @@ def open_model(path: Path) -> VAE:
     return load(path / "model" if (path / "model").is_dir() else path)
 
 
+def _batches(vae: VAE) -> str:
+    """The covariate that tells the files apart where several are given."""
+    return vae.covariates[0].name if vae.covariates else "batch"
+
+
+def data_of(vae: VAE, run: Path, paths: Sequence[Path] | None = None) -> AnnData | MuData:
+    """The observations of some files, else those that a run has kept.
+
+    Raises:
+        InputError: No file is given, and the run has not kept all that the model sees.
+    """
+    if paths:
+        return open_data(paths, _batches(vae), transpose=False)[0]
+    kept, source = run / "embedded.h5ad", vae.modalities[0].source
+    if not kept.exists() or len(vae.modalities) > 1 or source.mod is not None:
+        found = "those of one modality alone" if kept.exists() else "none"
+        raise InputError(f"expected the observations of the run in {kept}, found {found}: name the file after {run}.")
+    adata = read(kept)
+    if source.layer not in (None, "X"):
+        adata.layers[source.layer] = adata.X  # where the model looks; the run has kept nothing else
+    return adata
+
+
 def embed_file(run: Path, paths: Sequence[Path], out: Path, how: dict[str, Any]) -> None:
     """Run `biovae embed`."""
     vae = open_model(run)
-    names = [c.name for c in vae.covariates]
-    data, _ = open_data(paths, names[0] if names else "batch", transpose=how["transpose"])
+    data, _ = open_data(paths, _batches(vae), transpose=how["transpose"])
     z = vae.embed(data, missing=how["missing"], unseen=how["unseen"])
     data.obsm["X_vae"] = z
     with quiet():
@@ -133,11 +157,11 @@ def check_file(paths: Sequence[Path], layer: str | None, *, transpose: bool) -> 
     return [*notices, *found, "nothing stands in the way of a fit"]
 
 
-def report_again(run: Path, data: Path | None, say: Say) -> Path:
+def report_again(run: Path, data: Path | None, say: Say, root: Sequence[str] = ()) -> Path:
     """Run `biovae report`: the model judged once more, on the run's own embedded data or on a file."""
     vae = open_model(run)
-    source = data or run / "embedded.h5ad"
-    adata = read(source)
+    adata = data_of(vae, run, None if data is None else [data])
+    adata.obs = adata.obs.drop(columns=OWN, errors="ignore")  # found again below
     prepared = vae.observe(adata)
     split = run / "split.csv"
     roles = np.full(len(prepared.obs_names), "validation", dtype=object)
@@ -149,9 +173,10 @@ def report_again(run: Path, data: Path | None, say: Say) -> Path:
         vae=vae,
         out=run,
         options=Options(),
-        title=source.name,
+        title=(data or run / "embedded.h5ad").name,
         command=f"biovae report {run}",
         data_sha256=sha,
+        root=tuple(root),
     )
     judge_run(request, prepared, roles, say)
     return run / "report.html"

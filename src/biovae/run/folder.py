@@ -16,8 +16,8 @@ import scipy.sparse
 from anndata import AnnData
 from mudata import MuData
 
-from biovae.analysis import markers
-from biovae.batch import SparseMatrix, plain
+from biovae.analysis import Differential
+from biovae.batch import plain
 from biovae.data import Prepared, Role, flags, quiet
 from biovae.diagnostics import Verdict
 from biovae.errors import InputError
@@ -27,7 +27,9 @@ from biovae.model.fitting import Options
 from biovae.model.judge import verdict as judge
 from biovae.report import write as write_report
 from biovae.run.collect import report, versus_pca
+from biovae.run.findings import OWN, findings, marking
 from biovae.run.metrics import metrics
+from biovae.run.working import working
 
 Say = Callable[[str], None]
 
@@ -46,6 +48,7 @@ class Request:
     command: str = ""
     data_sha256: str = ""
     notices: tuple[str, ...] = ()
+    root: tuple[str, ...] = ()
 
 
 def fit_run(request: Request, say: Say) -> Verdict:
@@ -62,6 +65,7 @@ def fit_run(request: Request, say: Say) -> Verdict:
     return judge_run(request, prepared, roles, say)
 
 
+@working("judging the model")
 def judge_run(request: Request, prepared: Prepared, roles: np.ndarray, say: Say) -> Verdict:
     """Judge a fitted model on the observations it has not learned from, and write everything."""
     vae, out = request.vae, request.out
@@ -70,12 +74,14 @@ def judge_run(request: Request, prepared: Prepared, roles: np.ndarray, say: Say)
     comparison = _compare(evidence, roles, obs, say)
     verdict = judge(evidence, None if comparison is None else comparison.explained)
     numbers = metrics(evidence, roles, str(verdict.overall), request.data_sha256)
+    found = findings(vae, request.data, evidence, request.root, say)
     about = {
         "title": request.title,
         "metrics": numbers,
         "command": request.command,
         "notices": [*request.notices, *prepared.places, *prepared.notices],
         "comparison": comparison,
+        "findings": found,
     }
     vae.save(out / "model", overwrite=True)
     np.save(out / "embedding.npy", evidence.moments.mean)
@@ -83,7 +89,7 @@ def judge_run(request: Request, prepared: Prepared, roles: np.ndarray, say: Say)
     pd.DataFrame({"observation": prepared.obs_names, "role": roles}).to_csv(out / "split.csv", index=False)
     vae.history.to_csv(out / "history.csv", index=False)
     with quiet():
-        embedded(evidence, obs).write_h5ad(out / "embedded.h5ad", compression="gzip")
+        embedded(evidence, obs, found.markers).write_h5ad(out / "embedded.h5ad", compression="gzip")
     write_report(report(evidence, verdict, roles, obs, about), out / "report.html")
     (out / "metrics.json").write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
     return verdict
@@ -114,7 +120,7 @@ def claim(out: Path, *, resume: bool) -> None:
             shutil.rmtree(step, ignore_errors=True)
 
 
-def embedded(evidence: Evidence, obs: pd.DataFrame) -> AnnData:
+def embedded(evidence: Evidence, obs: pd.DataFrame, markers: Differential | None) -> AnnData:
     """The first modality's values with z in `obsm["X_vae"]`, clusters in `obs`, their markers in `uns`."""
     x = evidence.observations.x[0]
     names = list(evidence.fitted.schema.modalities[0].features)
@@ -122,11 +128,11 @@ def embedded(evidence: Evidence, obs: pd.DataFrame) -> AnnData:
     matrix = scipy.sparse.csr_matrix(matrix) if scipy.sparse.issparse(matrix) else matrix
     table = obs.copy()
     table.index = table.index.astype(str)
-    table["vae_cluster"] = pd.Categorical(evidence.clusters)
+    table[OWN] = pd.Categorical(evidence.clusters)
     adata = AnnData(matrix, obs=table, var=pd.DataFrame(index=pd.Index(names)))
     adata.obsm["X_vae"] = evidence.moments.mean
-    if isinstance(x, SparseMatrix):
-        found = markers(x.scipy(), evidence.clusters, names)
+    if markers is not None:
+        found = marking(markers)
         adata.uns["vae_markers"] = found.astype({"cluster": str, "feature": str})
     return adata
 

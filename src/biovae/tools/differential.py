@@ -24,6 +24,7 @@ from biovae.model.design import MOST, design_row
 from biovae.model.inference import everything, posterior_draws
 from biovae.noise import Noise
 from biovae.schema import CategoricalCovariate, Support
+from biovae.tools.labels import Groups, labelled
 
 PER = 1e4  # rates are per 10,000
 
@@ -55,7 +56,7 @@ class Effort:
 def differential(  # noqa: PLR0913 - a user's door
     vae: VAE,
     data: AnnData | MuData,
-    groups: str,
+    groups: Groups,
     *,
     group: str | None = None,
     reference: str | None = None,
@@ -75,8 +76,8 @@ def differential(  # noqa: PLR0913 - a user's door
     Args:
         vae: A fitted model of counts.
         data: The observations; not changed. Observations without a group are left out.
-        groups: Column of `obs`. Clusters that were found in these counts differ by construction: find them in one half
-            of `bv.tl.thin`, and compare in the other.
+        groups: Column of `obs`, or a group per observation. Clusters that were found in these counts differ by
+            construction: find them in one half of `bv.tl.thin`, and compare in the other.
         group: One of its levels; None compares each level with all others.
         reference: The level to compare `group` with; None takes all others.
         covariates: "average" over the levels of every categorical covariate, or chosen values by name.
@@ -94,11 +95,11 @@ def differential(  # noqa: PLR0913 - a user's door
     effort = Effort() if effort is None else effort
     if vae.schema.modalities[m].support is not Support.COUNTS:
         raise InputError("expected a modality of counts, found another kind: fold changes need values above zero.")
-    if groups in [c.name for c in vae.schema.covariates]:
+    if isinstance(groups, str) and groups in [c.name for c in vae.schema.covariates]:
         raise InputError(
             f"expected groups that the model does not correct for, found its covariate {groups!r}: fit without it."
         )
-    labels, contrasts = _labels(column(data, groups), group, reference)
+    labels, contrasts = _labels(labelled(data, groups), group, reference)
     rows, weights = _drawn(labels, _strata(vae, data), effort)
     observations = vae.observe(data, indices=rows).observations
     present = observations.present[m]
@@ -121,7 +122,8 @@ def _labels(values: pd.Series, group: str | None, reference: str | None) -> tupl
     if group is None:
         if reference is not None:
             raise InputError(f"expected a group to compare with {reference!r}, found none: give group=.")
-        return labels, None
+        sizes = pd.Series(labels).value_counts()
+        return labels, [(name, None) for name in known if sizes[name] > 1] or None  # one alone is compared with nothing
     for name in (group, reference):
         if name is not None and name not in known:
             raise InputError(f"expected a level of {values.name!r}, found {name!r}: {closest(name, known)}")

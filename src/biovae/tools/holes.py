@@ -8,13 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from jaxtyping import Float
 from mudata import MuData
 
-from biovae.analysis import Density, Doubt, Holes, Judge, judge, log_normalise, rise
+from biovae.analysis import Density, Doubt, Holes, Judge, PriorSupport, judge, log_normalise, rise
 from biovae.analysis import holes as find
+from biovae.analysis import prior_support as supported
 from biovae.model import VAE
+from biovae.noise import Noise
 from biovae.schema import Support
 from biovae.tools.latent import Latent, counts_of, decoder, latent, regions, support_of, there_and_back
 
@@ -74,6 +77,28 @@ def holes(  # noqa: PLR0913 - a user's door
     judged = _judge(given, modality, None, seed)(found.z).drop(columns=["rarity", "support"])
     parts = [found.frame, judged, _rises(given, found, named, modality)]
     return replace(found, frame=pd.concat(parts, axis=1))
+
+
+def prior_support(
+    vae: VAE,
+    data: AnnData | MuData,
+    *,
+    size: int = 2000,
+    held_out: str | np.ndarray | None = None,
+    seed: int = 0,
+) -> PriorSupport:
+    """How many samples from the prior lie where data support a state; the others decode to nothing that was seen.
+
+    Args:
+        vae: A fitted model.
+        data: The observations; not changed.
+        size: Samples.
+        held_out: See `density`.
+        seed: Of the samples, and of subsets of large data.
+    """
+    with torch.no_grad():
+        samples = vae.network.prior.sample(Noise(seed), size, vae.network.pseudo).cpu().numpy()
+    return supported(density(vae, data, held_out=held_out, seed=seed), samples)
 
 
 def plausibility(  # noqa: PLR0913 - a user's door

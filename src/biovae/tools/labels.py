@@ -1,5 +1,8 @@
 """Columns of `obs` as tools need them: a value for every observation, or some observations and not others."""
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -8,6 +11,25 @@ from mudata import MuData
 
 from biovae.data import column, flags
 from biovae.errors import InputError
+
+Groups: TypeAlias = str | Sequence[object] | np.ndarray | pd.Series
+
+
+def labelled(data: AnnData | MuData, groups: Groups) -> pd.Series:
+    """The column of that name, or the values that were given, one per observation.
+
+    Raises:
+        InputError: There is no such column, or values and observations differ in number.
+    """
+    if isinstance(groups, str):
+        return column(data, groups)
+    values = groups if isinstance(groups, pd.Series) else pd.Series(np.asarray(groups), name="groups")
+    if len(values) != data.n_obs:
+        raise InputError(
+            f"expected a group for each of {data.n_obs:,} observations, found {len(values):,}: name a column of obs, "
+            "or give one value per observation."
+        )
+    return values
 
 
 def complete(data: AnnData | MuData, name: str) -> pd.Series:

@@ -3,7 +3,7 @@
 from biovae.tools.anomalies import anomalies
 from biovae.tools.differential import Effort, differential
 from biovae.tools.dimensions import dimensions
-from biovae.tools.holes import density, holes, plausibility
+from biovae.tools.holes import density, holes, plausibility, prior_support
 from biovae.tools.likelihoods import rank_likelihoods, thin
 from biovae.tools.path import path, path_lengths
 from biovae.tools.predictive import PredictiveChecks, predictive_checks
@@ -25,6 +25,7 @@ __all__ = [
     "path_lengths",
     "plausibility",
     "predictive_checks",
+    "prior_support",
     "prototype",
     "rank_likelihoods",
     "shift",

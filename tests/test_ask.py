@@ -1,0 +1,277 @@
+"""`biovae ask` as a person types it: words on the screen, tables and pictures in a folder, one sentence per error."""
+
+import subprocess
+import sys
+import time
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from biovae.cli import app
+from biovae.datasets import Scenario, Technical, simulate
+from biovae.run.ask import Answer
+from biovae.run.questions import gene_sets
+from biovae.run.working import working
+
+CELLS, GENES = 300, 60
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plain_maps():
+    """Without UMAP the maps are PCA: compiling UMAP is slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "umap", None)
+        yield
+
+
+def run(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(w) for w in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def asked(folder, question, *words):
+    """The answer's words and its tables by name."""
+    code, out = run("ask", question, folder / "run", *words)
+    assert code == 0, out
+    where = folder / "run" / question
+    assert all(path.read_bytes()[:4] == PNG for path in where.glob("*.png"))
+    assert list(where.glob("*.png")) or question == "path"  # where nothing switches, there is nothing to draw
+    said = (where / "answer.txt").read_text()
+    assert said.split("\n\n", 1)[1].strip() in out
+    return out, {path.stem: pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in where.glob("*.csv")}
+
+
+@pytest.fixture(scope="module")
+def adata():
+    adata = simulate(Scenario(technical=Technical(batches=2)), cells=CELLS, genes=GENES, seed=0)
+    adata.obs = adata.obs[["cell_type", "batch"]].astype(str)
+    adata.obs["constant"] = "same"
+    return adata
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, adata):
+    folder = tmp_path_factory.mktemp("ask")
+    adata.write_h5ad(folder / "cells.h5ad")
+    options = ("--epochs", 30, "--latent", 4, "--hidden", 32, "--covariates", "batch", "--seed", 1)
+    level = adata.obs["cell_type"].iloc[0]
+    code, out = run("fit", folder / "cells.h5ad", "--out", folder / "run", *options, "--root", f"cell_type={level}")
+    assert code == 0, out
+    return folder
+
+
+@pytest.fixture(scope="module")
+def levels(adata):
+    return [*adata.obs["cell_type"].value_counts().index]
+
+
+def share(adata):
+    """Each cell's counts as shares of its total."""
+    counts = adata.X.toarray().astype(np.float64)
+    return counts / counts.sum(1, keepdims=True)
+
+
+def test_differential_agrees_with_the_counts(folder, adata, levels):
+    out, tables = asked(folder, "differential", "--groups", "cell_type")
+    frame = tables["differential"]
+    assert len(frame) == GENES * len(levels)
+    assert set(frame["group"]) == set(levels)
+    assert "expected false" in out
+    assert "differ by construction" in out
+    name = levels[0]
+    inside = (adata.obs["cell_type"] == name).to_numpy()
+    truth = pd.Series(np.log2(share(adata)[inside].mean(0) / share(adata)[~inside].mean(0)), adata.var_names)
+    own = frame[(frame["group"] == name) & (frame["expected_fdr"] <= 0.01)]
+    assert len(own) > 5
+    assert np.corrcoef(own["log2_fold_change"], truth[own["feature"]])[0, 1] > 0.9
+
+
+def test_one_group_is_compared_with_one_other(folder, levels):
+    words = ("--groups", "cell_type", "--group", levels[0], "--reference", levels[1])
+    _, tables = asked(folder, "differential", *words)
+    assert len(tables["differential"]) == GENES
+    assert set(tables["differential"]["reference"]) == {levels[1]}
+
+
+def test_dimensions_are_tabled_and_tested_for_sets(folder, adata, tmp_path):
+    (tmp_path / "sets.gmt").write_text("\t".join(["first", "what", *adata.var_names[:10]]) + "\n")
+    out, tables = asked(folder, "dimensions", "--columns", "cell_type,batch", "--sets", tmp_path / "sets.gmt")
+    assert len(tables["dimensions"]) == 4
+    assert len(tables["effects"]) == 4 * GENES
+    assert set(tables["associations"]["column"]) == {"cell_type", "batch"}
+    assert list(tables["enrichment"]["features"]) == [10] * 4
+    assert "goes with cell_type" in out
+
+
+def test_holes_are_told_in_careful_words(folder, levels):
+    out, tables = asked(folder, "holes", "--groups", "cell_type")
+    assert "absence of data alone cannot prove a state forbidden" in out
+    assert "samples from the prior are supported by data" in out
+    frame = tables["holes"]
+    assert set(frame["one"]) | set(frame["other"]) <= set(levels)
+    assert set(frame["call"]) <= {"supported", "unsupported"}
+    assert ((frame["support"] < 0.05) == (frame["call"] == "unsupported")).all()
+
+
+def test_a_path_starts_and_ends_where_it_was_asked_to(folder, adata, levels):
+    _, tables = asked(folder, "path", "--groups", "cell_type", "--from", levels[0], "--to", levels[1])
+    assert list(tables["path"]["time"].iloc[[0, -1]]) == [0, 1]
+    means = pd.DataFrame(share(adata), columns=adata.var_names).groupby(adata.obs["cell_type"].to_numpy()).mean()
+    ends = tables["expression"].drop(columns="time").iloc[[0, -1]].to_numpy()
+    for end, own, other in zip(ends, levels[:2], levels[1::-1], strict=True):
+        to_own, to_other = (np.corrcoef(np.log(end), np.log(means.loc[n] + 1e-4))[0, 1] for n in (own, other))
+        assert to_own > to_other
+
+
+def test_a_trajectory_starts_at_its_root(folder, adata, levels):
+    out, tables = asked(folder, "trajectory", "--root", f"cell_type={levels[0]}", "--draws", 2)
+    frame = tables["trajectory"]
+    assert list(frame["observation"]) == list(adata.obs_names)
+    first = frame.loc[frame["pseudotime"].idxmin()]
+    assert first["pseudotime"] == 0
+    assert adata.obs.loc[first["observation"], "cell_type"] == levels[0]
+    assert frame["pseudotime"].max() == 1
+    np.testing.assert_allclose(frame.filter(like="fate ").sum(1), 1, atol=1e-5)
+    assert {"ends", "trends"} <= set(tables)
+    assert "Over 2 posterior draws" in out
+
+
+def test_a_trajectory_takes_names_ends_and_features(folder, adata, levels):
+    name, genes = adata.obs_names[adata.obs["cell_type"] == levels[0]][0], ",".join(adata.var_names[:2])
+    words = ("--root", name, "--groups", "cell_type", "--end", levels[1], "--features", genes, "--draws", 0)
+    _, tables = asked(folder, "trajectory", *words)
+    assert list(tables["ends"]["end"]) == [levels[1]]
+    assert set(tables["trends"]["feature"]) == set(adata.var_names[:2])
+    assert tables["trajectory"].set_index("observation").loc[name, "pseudotime"] == 0
+
+
+def test_the_prototype_is_compared_with_groups(folder, levels):
+    out, tables = asked(folder, "prototype", "--groups", "cell_type")
+    assert "The prototype f(0) resembles" in out
+    assert set(tables["types"]["type"]) == set(levels)
+    assert tables["types"]["share_of_mixture"].sum() == pytest.approx(1)
+
+
+def test_files_and_a_folder_may_be_named(folder, tmp_path):
+    code, out = run("ask", "prototype", folder / "run", folder / "cells.h5ad", "--out", tmp_path / "own")
+    assert code == 0, out
+    assert {p.name for p in (tmp_path / "own").iterdir()} == {"answer.txt", "prototype.csv", "prototype.png"}
+
+
+def test_a_bare_model_is_asked_without_touching_it(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out = run("ask", "prototype", folder / "run" / "model", folder / "cells.h5ad")
+    assert code == 0, out
+    assert (tmp_path / "prototype" / "prototype.csv").exists()
+    assert not (folder / "run" / "model" / "prototype").exists()
+
+
+def test_the_report_answers_too(folder, levels):
+    page = (folder / "run" / "report.html").read_text()
+    for section in ("differences", "dimensions", "holes", "trajectory"):
+        assert f'<section id="{section}"' in page
+    assert "What sets each cell_type apart" in page
+    assert "cannot prove a state forbidden" in page
+    markers = ad.read_h5ad(folder / "run" / "embedded.h5ad").uns["vae_markers"]
+    assert {"cluster", "feature", "log2_fold_change", "expected_fdr"} <= set(markers.columns)
+
+
+def test_a_misspelt_root_costs_no_run(folder):
+    code, out = run("report", folder / "run", "--root", "cell_typ=x")
+    assert code == 0
+    assert "no trajectory in the report" in out
+    assert "cell_type" in out
+
+
+def test_a_run_on_a_layer_answers_from_what_it_kept(folder, adata, tmp_path):
+    layered = adata.copy()
+    layered.layers["raw"], layered.X = adata.X, None
+    layered.write_h5ad(tmp_path / "layered.h5ad")
+    words = ("--layer", "raw", "--epochs", 2, "--latent", 2, "--hidden", 8)
+    code, out = run("fit", tmp_path / "layered.h5ad", "--out", tmp_path / "run", *words)
+    assert code == 0, out
+    for command in (("report", tmp_path / "run"), ("ask", "prototype", tmp_path / "run")):
+        code, out = run(*command)
+        assert code == 0, out
+
+
+WRONG = {
+    "no such column": (("differential", "--groups", "cel_type"), 3, "did you mean 'cell_type'"),
+    "one group only": (("differential", "--groups", "constant"), 3, "at least two groups"),
+    "a covariate": (("differential", "--groups", "batch"), 3, "does not correct for"),
+    "no such group": (("differential", "--groups", "cell_type", "--group", "nobody"), 3, "nobody"),
+    "one region only": (("holes", "--groups", "constant"), 3, "at least 2 regions"),
+    "a constant column": (("dimensions", "--columns", "constant"), 3, "one value in 'constant'"),
+    "no such set file": (("dimensions", "--sets", "nowhere.gmt"), 3, "nowhere.gmt"),
+    "no such start": (("path", "--from", "nobody", "--to", "nowhere"), 3, "nobody"),
+    "no start at all": (("path", "--to", "nowhere"), 2, "--from"),
+    "no such root": (("trajectory", "--root", "nobody"), 3, "nobody"),
+    "no such root's column": (("trajectory", "--root", "cel_type=x"), 3, "did you mean 'cell_type'"),
+    "no such feature": (("trajectory", "--root", "cell_type=LEVEL", "--features", "nogene"), 3, "nogene"),
+    "no such question": (("meaning",), 2, "meaning"),
+}
+
+
+@pytest.mark.parametrize(("words", "code", "says"), WRONG.values(), ids=WRONG.keys())
+def test_errors_are_one_sentence_with_an_exit_code(words, code, says, folder, levels, tmp_path):
+    question, *options = (word.replace("LEVEL", levels[0]) for word in words)
+    found, out = run("ask", question, folder / "run", *options, "--out", tmp_path / "x")
+    assert found == code, out
+    assert says in out
+    assert not (tmp_path / "x").exists()
+
+
+def test_foreign_data_are_refused(folder, tmp_path):
+    other = simulate(cells=40, genes=30, seed=1)
+    other.var_names = [f"other{i}" for i in range(30)]
+    other.obs["batch"] = "1"
+    other.write_h5ad(tmp_path / "other.h5ad")
+    code, out = run("ask", "prototype", folder / "run", tmp_path / "other.h5ad", "--out", tmp_path / "x")
+    assert code == 3
+    assert "features" in out
+
+
+def test_an_answer_does_not_replace_a_file(folder, tmp_path):
+    (tmp_path / "mine").write_text("years of work")
+    code, out = run("ask", "prototype", folder / "run", "--out", tmp_path / "mine")
+    assert code == 3
+    assert (tmp_path / "mine").read_text() == "years of work", out
+
+
+def test_sets_are_read_from_gmt_files(tmp_path):
+    path = tmp_path / "sets.gmt"
+    path.write_text("one\tabout\tA\tB\t\ntwo\t\tC\n\n")
+    assert gene_sets(path) == {"one": ["A", "B"], "two": ["C"]}
+
+
+def test_work_that_takes_long_says_so(capsys, monkeypatch):
+    monkeypatch.setattr("biovae.run.working.PATIENCE", 0.05)
+    monkeypatch.setattr("biovae.run.working.EVERY", 0.05)
+    with working("thinking"):
+        time.sleep(0.3)
+    assert capsys.readouterr().err.count("thinking: ") >= 2
+    with working("quick"):
+        pass
+    assert not capsys.readouterr().err
+
+
+def test_work_that_fails_stops_saying_so():
+    with pytest.raises(KeyboardInterrupt), working("thinking"):
+        raise KeyboardInterrupt
+
+
+def test_an_answer_may_lack_pictures():
+    assert dict(Answer("said", {}).pictures) == {}
+
+
+def test_help_asks_for_nothing_heavy():
+    heavy = ["torch", "anndata", "pandas", "scipy", "matplotlib"]
+    code = f"import sys, biovae.cli; print([name for name in {heavy} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"
