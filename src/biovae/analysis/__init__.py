@@ -24,6 +24,9 @@ from biovae.analysis.disentangle import (
 from biovae.analysis.exclusion import exclusive_pairs
 from biovae.analysis.holes import Holes, holes
 from biovae.analysis.ica import ICA, ica
+from biovae.analysis.imputation import Imputation, Question, compare_imputers, hide, scored_rows
+from biovae.analysis.imputers import Imputer, baselines
+from biovae.analysis.judged import Judged, Predicted, energy_distance, judge_predictions
 from biovae.analysis.linear import explained_out_of_fold, out_of_fold, r2, slopes
 from biovae.analysis.neighbour_graph import NeighbourGraph, central, neighbour_graph
 from biovae.analysis.neighbours import label_accuracy, label_hits, nearest, shared_neighbours
@@ -32,6 +35,7 @@ from biovae.analysis.path import Curve, Features, Metric, distances, geodesic, s
 from biovae.analysis.pca import PCA, pca
 from biovae.analysis.plausibility import Doubt, Judge, judge
 from biovae.analysis.prototype import Prototype, prototype
+from biovae.analysis.response import References, Response, respond
 from biovae.analysis.shores import Rise, rise
 from biovae.analysis.shrinkage import Shrunk, expected_fdr, shrink
 from biovae.analysis.sweep import Sweep, recommend
@@ -48,10 +52,18 @@ __all__ = [
     "Dimensions",
     "Explained",
     "Gaps",
+    "Imputation",
+    "Imputer",
+    "Judged",
+    "Predicted",
     "Prototype",
+    "Question",
+    "References",
+    "Response",
     "Sweep",
     "Traversal",
     "associate",
+    "baselines",
     "Decoded",
     "Differential",
     "Null",
@@ -62,15 +74,18 @@ __all__ = [
     "central",
     "changes",
     "compare",
+    "compare_imputers",
     "dci",
     "deviance_explained",
     "differences",
     "effects",
     "enrich",
+    "energy_distance",
     "differential",
     "expected_fdr",
     "explained_out_of_fold",
     "gaussian_total_correlation",
+    "hide",
     "ica",
     "indicators",
     "diffused",
@@ -90,6 +105,7 @@ __all__ = [
     "geodesic",
     "holes",
     "judge",
+    "judge_predictions",
     "label_accuracy",
     "label_hits",
     "ladder",
@@ -106,8 +122,10 @@ __all__ = [
     "pseudotime",
     "r2",
     "recommend",
+    "respond",
     "sap",
     "rise",
+    "scored_rows",
     "shared_neighbours",
     "shrink",
     "slopes",

@@ -1,8 +1,11 @@
 """bv.tl: questions to a fitted model, or about which model to fit."""
 
+from biovae.tools.counterfactual import counterfactual
 from biovae.tools.differential import Effort, differential
 from biovae.tools.dimensions import dimensions
+from biovae.tools.expression import corrected_expression
 from biovae.tools.holes import density, holes, plausibility
+from biovae.tools.imputation import imputation
 from biovae.tools.likelihoods import rank_likelihoods, thin
 from biovae.tools.path import path, path_lengths
 from biovae.tools.prototype import prototype
@@ -11,11 +14,14 @@ from biovae.tools.trajectory import direction, trajectory, trends, write_traject
 
 __all__ = [
     "Effort",
+    "corrected_expression",
+    "counterfactual",
     "density",
     "differential",
     "dimensions",
     "direction",
     "holes",
+    "imputation",
     "path",
     "path_lengths",
     "plausibility",
