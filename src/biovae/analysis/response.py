@@ -11,11 +11,13 @@
 
     response = a average + b similar + c decoded,   a, b, c >= 0
 
-The average is the additive baseline. The width h and the shares a, b, c are those under which the responses of the
-reference types are met best, each guessed from the others alone (least squares, non-negative). The type that is asked
-about has no say in them. Shares that sum to less than 1 shrink.
+The average is the additive baseline. The width h and the shares are those under which the responses of the reference
+types are met best, each guessed from the others alone (least squares, non-negative); the type that is asked about has
+no say. Of the reference types the decoder has seen what came after, of the one that is asked about it has not, and
+nothing tells how much it loses. Hence two fits, one that may use the decoder and one that may not, and the mean of
+their shares: a decoder that is of no use even where it saw the answer gets none, one that knows all gets half.
 
-What the guesses miss in the reference types is what they may miss in the next one: `spread`, feature by feature.
+What the mixture misses in the reference types is what it may miss in the next one: `spread`, feature by feature.
 """
 
 from collections.abc import Callable
@@ -104,7 +106,9 @@ def respond(references: References, place: Float[np.ndarray, "places"], decoded:
         tried = [_guessed(references, references.place[k], width, decoded, k) for k in range(count)]
         importance = np.sqrt(np.minimum(references.size, ENOUGH))
         stacked = np.concatenate([scale * each for scale, each in zip(importance, tried, strict=True)])
-        shares, _ = scipy.optimize.nnls(stacked, (importance[:, None] * references.change).ravel())
+        met = (importance[:, None] * references.change).ravel()
+        without = np.append(scipy.optimize.nnls(stacked[:, :2], met)[0], 0.0)
+        shares = (without + scipy.optimize.nnls(stacked, met)[0]) / 2
         lost = np.stack([change[:, None] - each for change, each in zip(references.change, tried, strict=True)])
         rest = references.change - np.stack(tried) @ shares
         missed = np.sqrt(np.append(np.square(lost).mean((0, 1)), np.square(rest).mean()))

@@ -104,7 +104,7 @@ class Counterfactual:
         return said + (
             f"Reference types, each predicted from the others, are missed by {missed['mixture']:.3f}, by the additive "
             f"baseline by {missed['average']:.3f}: "
-            + ("the mixture is better there." if better else "nothing is gained over the baseline.")
+            + ("better, though the decoder saw them." if better else "nothing is gained over the baseline.")
         )
 
 
@@ -128,7 +128,7 @@ def counterfactual(  # noqa: PLR0913 - a user's door
     the average change of the other groups, is always beside it: deep models often lose to it.
 
     Observations of `group` in the target condition are not looked at. For an honest test leave them out of the fit,
-    too. Of the other groups the decoder has seen both conditions, so that its share is chosen in its favour.
+    too. Whether the mixture beats the baseline is only known once `score` can be asked.
 
     Args:
         vae: A fitted model of counts.
