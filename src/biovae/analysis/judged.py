@@ -124,8 +124,8 @@ def judge_predictions(
     rows = []
     for (measure, name), found in values.items():
         gain = (found - values[measure, names[1]]) * (-1 if measure in LOWER_IS_BETTER else 1)
-        told = [value for v in (found, gain) for value in (v[0], *np.quantile(v[1:], INTERVAL))]
-        rows.append((measure, name, *told))
+        drawn = [value for v in (found, gain) for value in (v[0], *np.quantile(v[1:], INTERVAL))]
+        rows.append((measure, name, *drawn))
     columns = ["measure", "method", "value", "lower", "upper", "gain", "gain_lower", "gain_upper"]
     frame = pd.DataFrame(rows, columns=columns)
     frame["measure"] = pd.Categorical(frame["measure"], MEASURES)

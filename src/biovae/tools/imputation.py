@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from biovae.analysis import Imputation, Imputer, Question, baselines, compare_imputers, hide, scored_rows
-from biovae.batch import Batch, Observations, SparseMatrix
+from biovae.batch import Batch, Observations, SparseMatrix, plain
 from biovae.data import Prepared
 from biovae.errors import InputError
 from biovae.model import VAE
@@ -104,7 +104,7 @@ def questions(prepared: Prepared, share: float, seed: int) -> list[tuple[Prepare
     seen = exposure * torch.from_numpy(kept.astype(np.float32)).unsqueeze(1)
     masked = Observations((SparseMatrix.from_scipy(left),), (seen,), o.present, o.covariates)
     one, other = halves(prepared, seed)
-    first, second = (part.observations.x[0].scipy() for part in (one, other))
+    first, second = (scipy.sparse.csr_array(plain(part.observations.x[0])) for part in (one, other))
     hiding = Question("masking", left, hidden, exposure_of(masked) / (1 - share))
     halving = Question("thinning", first, second, exposure_of(one.observations))
     return [(replace(prepared, observations=masked), hiding), (one, halving)]
@@ -119,13 +119,14 @@ def exposure_of(observations: Observations) -> Float[np.ndarray, "obs"]:
 
 def imputer_of(network: Network, observations: Observations) -> Imputer:
     """The decoder's mean at the posterior mean, per unit of depth, at each observation's own covariates."""
+    depth = exposure_of(observations)
     network.eval()
 
     @torch.no_grad()
     def shares(rows: np.ndarray) -> np.ndarray:
         batch = observations.batch(torch.from_numpy(rows))
         mean = network.decode(network.encode(batch).z.mean, batch, 0).mean
-        return (mean / batch.exposure[0]).numpy().astype(np.float64)
+        return mean.numpy().astype(np.float64) / depth[rows, None]
 
     return Imputer("", shares)
 
