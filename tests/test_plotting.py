@@ -137,6 +137,26 @@ def found_checks(counts=True):
     correlation = np.corrcoef(rng.normal(size=(60, 100)))
     names = pd.Index([f"gene{i}" for i in range(60)])
     return PredictiveChecks(Verdict(()), features, seen, pd.DataFrame(), names, correlation, 0.5 * correlation, 5, True)
+def imputation_frame():
+    error = np.array([1.0, 1.05, 1.2, 1.4, 300.0, 290.0, 304.0, 340.0])
+    methods = ["VAE", "PCA", "diffusion", "gene means"]
+    own = np.repeat([1.0, 300.0], 4)
+    return pd.DataFrame(
+        {
+            "question": np.repeat(["masking", "thinning"], 4), "method": methods * 2, "error": error,
+            "behind": error - own, "behind_se": 0.01 * own * (error != own),
+        }
+    )  # fmt: skip
+
+
+def counterfactual_frame(observed=True):
+    source = np.random.default_rng(2).gamma(1, 0.5, 60)
+    predicted = source + np.where(np.arange(60) < 15, 1.0, 0.0)
+    frame = {
+        "feature": [f"gene{i}" for i in range(60)], "source": source, "prediction": predicted,
+        "lower": predicted - 0.2, "upper": predicted + 0.2, "additive": source + 0.5 * (predicted - source),
+    }  # fmt: skip
+    return pd.DataFrame(frame | ({"observed": predicted + 0.1} if observed else {}))
 
 
 STEP = np.linspace(0, 1, 31)
@@ -165,6 +185,8 @@ CASES = {  # name -> (picture, unit on x, unit on y)
     "predictive checks": (lambda ax: pl.predictive_checks(found_checks(), ax=ax), "unit", "unit"),
     "path": (lambda ax: pl.path(*WALK, ax=ax), "share of its length", "feature"),
     "ranking": (lambda ax: pl.ranking(SCORES, ax=ax), "nats per observation", "candidate"),
+    "imputation": (lambda ax: pl.imputation(imputation_frame(), ax=ax), "% of it", "method"),
+    "counterfactual": (lambda ax: pl.counterfactual(counterfactual_frame(), ax=ax), "observed", "counts per 10,000"),
 }
 
 
@@ -440,6 +462,26 @@ def test_history_draws_both_bounds_null_and_schedules():
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_short_histories_are_drawn(epochs):
     assert pl.png(pl.history(run_history(epochs)).figure).startswith(b"\x89PNG")
+
+
+def test_imputation_tells_better_from_worse_and_level():
+    ax = pl.imputation(imputation_frame())
+    assert legend(ax) == ["the model", "worse", "better", "level"]
+    points = {c.get_label(): len(c.get_offsets()) for c in ax.collections if c.get_label() in legend(ax)}
+    assert points == {"the model": 2, "worse": 4, "better": 1, "level": 1}
+    with pytest.raises(InputError, match="behind_se"):
+        pl.imputation(imputation_frame().drop(columns="behind_se"))
+
+
+def test_a_counterfactual_names_what_changes_most_and_shows_the_baseline():
+    ax = pl.counterfactual(counterfactual_frame(), label=15)
+    named = {text.get_text() for text in ax.texts}
+    assert named
+    assert named <= {f"gene{i}" for i in range(15)}
+    assert "additive" in legend(ax)
+    assert "before" in pl.counterfactual(counterfactual_frame(observed=False)).get_xlabel()
+    with pytest.raises(InputError, match="additive"):
+        pl.counterfactual(counterfactual_frame().drop(columns="additive"))
 
 
 def test_history_without_its_columns_is_refused():

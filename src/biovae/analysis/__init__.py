@@ -26,6 +26,9 @@ from biovae.analysis.doublets import Contamination, Gain, contamination, mixture
 from biovae.analysis.exclusion import exclusive_pairs
 from biovae.analysis.holes import Holes, holes
 from biovae.analysis.ica import ICA, ica
+from biovae.analysis.imputation import Imputation, Question, compare_imputers, hide, scored_rows
+from biovae.analysis.imputers import Imputer, baselines
+from biovae.analysis.judged import Judged, Predicted, energy_distance, judge_predictions
 from biovae.analysis.linear import explained_out_of_fold, out_of_fold, r2, slopes
 from biovae.analysis.neighbour_graph import NeighbourGraph, central, neighbour_graph
 from biovae.analysis.neighbours import label_accuracy, label_hits, nearest, shared_neighbours
@@ -35,6 +38,7 @@ from biovae.analysis.pca import PCA, pca
 from biovae.analysis.plausibility import Doubt, Judge, judge
 from biovae.analysis.prototype import Prototype, prototype
 from biovae.analysis.shift import Shift, energy
+from biovae.analysis.response import References, Response, respond
 from biovae.analysis.shores import Rise, rise
 from biovae.analysis.shrinkage import Shrunk, expected_fdr, shrink
 from biovae.analysis.sweep import Sweep, recommend
@@ -54,10 +58,18 @@ __all__ = [
     "Dimensions",
     "Explained",
     "Gaps",
+    "Imputation",
+    "Imputer",
+    "Judged",
+    "Predicted",
     "Prototype",
+    "Question",
+    "References",
+    "Response",
     "Sweep",
     "Traversal",
     "associate",
+    "baselines",
     "Decoded",
     "Differential",
     "Null",
@@ -69,16 +81,19 @@ __all__ = [
     "contamination",
     "changes",
     "compare",
+    "compare_imputers",
     "dci",
     "deviance_explained",
     "differences",
     "effects",
     "energy",
     "enrich",
+    "energy_distance",
     "differential",
     "expected_fdr",
     "explained_out_of_fold",
     "gaussian_total_correlation",
+    "hide",
     "ica",
     "indicators",
     "diffused",
@@ -100,6 +115,7 @@ __all__ = [
     "geodesic",
     "holes",
     "judge",
+    "judge_predictions",
     "label_accuracy",
     "label_hits",
     "ladder",
@@ -120,8 +136,10 @@ __all__ = [
     "pseudotime",
     "r2",
     "recommend",
+    "respond",
     "sap",
     "rise",
+    "scored_rows",
     "shared_neighbours",
     "shrink",
     "slopes",

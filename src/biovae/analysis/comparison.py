@@ -127,10 +127,10 @@ def deviance_explained(
 
     def linear(at: np.ndarray, share: float) -> Iterator[np.ndarray]:
         for part in _blocks(at):
-            yield exposure[part, None] * _profile(base.reconstruct(part), composition, share)
+            yield exposure[part, None] * profile(base.reconstruct(part), composition, share)
 
     def score(at: np.ndarray, blocks: Iterable[np.ndarray]) -> np.ndarray:
-        return np.concatenate([*_deviances(counts[at], blocks, floor * exposure[at])])
+        return np.concatenate([*deviances(counts[at], blocks, floor * exposure[at])])
 
     tuned = train[np.linspace(0, len(train) - 1, min(TUNING, len(train))).astype(int)]
     share = min(SHRINKAGE, key=lambda share: score(tuned, linear(tuned, share)).sum())
@@ -169,7 +169,7 @@ def _explained(measure: str, null: np.ndarray, linear: np.ndarray, model: np.nda
     return Explained(measure, float(1 - linear.sum() / whole), float(1 - model.sum() / whole), se)
 
 
-def _deviances(
+def deviances(
     counts: scipy.sparse.csr_array, blocks: Iterable[np.ndarray], floor: Float[np.ndarray, "rows"]
 ) -> Iterator[Float[np.ndarray, "block"]]:
     """2 sum(x log(x / mean) - x + mean) of each row, means held above a thousandth of `floor`."""
@@ -186,7 +186,9 @@ def _deviances(
         )
 
 
-def _profile(logs: np.ndarray, composition: np.ndarray, share: float) -> np.ndarray:
+def profile(
+    logs: Float[np.ndarray, "rows features"], composition: Float[np.ndarray, "features"], share: float
+) -> Float[np.ndarray, "rows features"]:
     """Fractions of the exposure: expm1, clipped, scaled to the training total, mixed with the training composition."""
     linear = np.maximum(np.expm1(np.minimum(logs, 20)), 0)
     total = linear.sum(1, keepdims=True)

@@ -8,10 +8,12 @@ from biovae.plotting.calibration import calibration, mean_variance, pit, zero_fr
 from biovae.plotting.canvas import png, svg
 from biovae.plotting.comparison import comparison, ranking
 from biovae.plotting.coordinates import map2d
+from biovae.plotting.counterfactual import counterfactual
 from biovae.plotting.differential import differential
 from biovae.plotting.dimensions import dimensions
 from biovae.plotting.history import history
 from biovae.plotting.holes import holes
+from biovae.plotting.imputation import imputation
 from biovae.plotting.kl import kl
 from biovae.plotting.latent import latent, points
 from biovae.plotting.palettes import palette
@@ -26,10 +28,12 @@ __all__ = [
     "anomalies",
     "calibration",
     "comparison",
+    "counterfactual",
     "dimensions",
     "differential",
     "history",
     "holes",
+    "imputation",
     "kl",
     "latent",
     "map2d",

@@ -4,6 +4,12 @@ from biovae.tools.anomalies import anomalies
 from biovae.tools.differential import Effort, differential
 from biovae.tools.dimensions import dimensions
 from biovae.tools.holes import density, holes, plausibility, prior_support
+from biovae.tools.counterfactual import counterfactual
+from biovae.tools.differential import Effort, differential
+from biovae.tools.dimensions import dimensions
+from biovae.tools.expression import corrected_expression
+from biovae.tools.holes import density, holes, plausibility
+from biovae.tools.imputation import imputation
 from biovae.tools.likelihoods import rank_likelihoods, thin
 from biovae.tools.path import path, path_lengths
 from biovae.tools.predictive import PredictiveChecks, predictive_checks
@@ -16,11 +22,14 @@ __all__ = [
     "Effort",
     "PredictiveChecks",
     "anomalies",
+    "corrected_expression",
+    "counterfactual",
     "density",
     "differential",
     "dimensions",
     "direction",
     "holes",
+    "imputation",
     "path",
     "path_lengths",
     "plausibility",

@@ -1,0 +1,266 @@
+"""What would these observations look like in the other condition? Two ways to ask a model, beside what needs none."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+from anndata import AnnData
+from jaxtyping import Float
+from mudata import MuData
+
+from biovae.analysis import PCA, Judged, Predicted, References, Response, judge_predictions, log_normalise, pca, respond
+from biovae.analysis.response import ENOUGH
+from biovae.data import column as column_of
+from biovae.data.covariates import label
+from biovae.errors import InputError, closest, first
+from biovae.model import VAE
+from biovae.model.inference import everything, posterior_draws
+from biovae.noise import Noise
+from biovae.schema import Support
+from biovae.tools.moved import Moved, seen_by, swapped
+from biovae.training.progress import passing
+
+LEAST = 10  # observations of a reference type on either side
+DRAWS = 20  # for intervals
+COMPONENTS = 20  # in which clouds are compared
+INTERVAL = (0.05, 0.95)
+METHOD, BASELINE = "VAE", "additive"
+Rows = Mapping[tuple[str, int], np.ndarray]  # by group and side: 0 source, 1 target
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """Observations of one group as they would be in the other condition.
+
+    Attributes:
+        frame: A row per feature, all means of log1p(counts per 10,000): `feature`; `source`, as observed; `prediction`
+            with its 90 % interval `lower`, `upper`; `additive`, the baseline; `change`, prediction minus source.
+        response: The three guesses that the prediction is mixed of, and their shares.
+        way: "latent arithmetic" or "covariate swap".
+        asked: Group, source and target.
+        rows: Positions of the source observations that were looked at.
+        counts: One draw of what the decoder says of each of them, at its own depth, (obs, features).
+        moved: Those observations and the reference groups, as the model sees them.
+        basis: Principal components of these, in which clouds are compared.
+    """
+
+    frame: pd.DataFrame
+    response: Response
+    way: str
+    asked: tuple[str, str, str]
+    rows: np.ndarray
+    counts: scipy.sparse.csr_array
+    moved: Moved
+    basis: PCA
+
+    def beside(self, observed: AnnData | MuData) -> pd.DataFrame:
+        """`frame` with the means that were `observed`; for `bv.pl.counterfactual`."""
+        after = self.moved.logs_of(observed, np.arange(observed.n_obs))
+        return self.frame.assign(observed=np.asarray(after.mean(0)).ravel())
+
+    def score(self, observed: AnnData | MuData, *, cells: int = 1000, seed: int = 0) -> Judged:
+        """Compare the prediction with what was observed, beside the additive baseline and no change.
+
+        Args:
+            observed: The group in the target condition.
+            cells: At most so many observations of it.
+            seed: Of the choice of observations, and of the bootstrap.
+        """
+        few = np.sort(np.random.default_rng(seed).permutation(observed.n_obs)[:cells])
+        after = self.moved.logs_of(observed, few).toarray()
+        before = self.moved.logs[self.moved.at(self.rows)].toarray()
+        start, told = before.mean(0), self.frame["prediction"].to_numpy()
+        drawn = log_normalise(self.counts).toarray()
+        methods = {METHOD: Predicted(told, self._places(drawn + told - drawn.mean(0)))}
+        for name, change in {
+            BASELINE: self.response.guesses["average"].to_numpy(),
+            "similar types": self.response.guesses["similar"].to_numpy(),
+            "decoder alone": self.response.guesses["decoded"].to_numpy(),
+            "no change": np.zeros(len(start)),
+        }.items():
+            methods[name] = Predicted(start + change, self._places(before + change))
+        judged = judge_predictions(methods, before, (after, self._places(after)), (METHOD, BASELINE), seed)
+        inside = (after.mean(0) >= self.frame["lower"]) & (after.mean(0) <= self.frame["upper"])
+        return replace(judged, coverage=float(inside.mean()))
+
+    def _places(self, logs: Float[np.ndarray, "obs features"]) -> Float[np.ndarray, "obs components"]:
+        return (logs - self.basis.mean) @ self.basis.loadings
+
+    def __str__(self) -> str:
+        """What it was learned from, whether it is to be preferred to the additive baseline, and what changes most."""
+        group, source, target = self.asked
+        shares, missed = self.response.shares, self.response.missed
+        most = self.frame.reindex(self.frame["change"].abs().sort_values(ascending=False).index)["feature"].head(5)
+        said = (
+            f"{group}, {source} to {target}, by {self.way}, learned from {first(self.response.weights.index, 8)}: "
+            f"{shares['average']:.2f} of their average response, {shares['similar']:.2f} of that of similar types, "
+            f"{shares['decoded']:.2f} of the decoder's. Most change: {', '.join(most)}. "
+        )
+        if np.isnan(missed["mixture"]):
+            return said + "With one reference type nothing could be tried out: take it with caution."
+        better = missed["mixture"] < missed["average"]
+        return said + (
+            f"Reference types, each predicted from the others, are missed by {missed['mixture']:.3f}, by the additive "
+            f"baseline by {missed['average']:.3f}: "
+            + ("better, though the decoder saw them." if better else "nothing is gained over the baseline.")
+        )
+
+
+def counterfactual(  # noqa: PLR0913 - a user's door
+    vae: VAE,
+    data: AnnData | MuData,
+    column: str,
+    source: str,
+    target: str,
+    *,
+    group: Mapping[str, str],
+    modality: str | None = None,
+    cells: int = 500,
+    seed: int = 0,
+) -> Counterfactual:
+    """Predict a group of observations in a condition that it was not seen in, from groups that were seen in both.
+
+    Where the condition is a covariate of the decoder, it is swapped: f(z, target) against f(z, source). Elsewhere z is
+    moved as the other groups moved, near ones more. What the decoder says is one of three guesses at the change of each
+    feature's mean; see `biovae.analysis.response` for the others, and for how they are mixed. The additive baseline,
+    the average change of the other groups, is always beside it: deep models often lose to it.
+
+    Observations of `group` in the target condition are not looked at. For an honest test leave them out of the fit,
+    too. Whether the mixture beats the baseline is only known once `score` can be asked.
+
+    Args:
+        vae: A fitted model of counts.
+        data: The observations; not changed.
+        column: Column of `obs` with the condition (or donor, or batch).
+        source: The condition that the group was seen in.
+        target: The one that is asked about.
+        group: Column and level that are asked about, {"cell_type": "B cell"}; its other levels are learned from.
+        modality: Which one; None takes the first.
+        cells: At most so many observations of each group and condition.
+        seed: Of every draw.
+
+    Returns:
+        `frame` with a row per feature; `score(observed)` where the truth is known.
+
+    Raises:
+        InputError: The modality is not one of counts, a column or level is unknown, the group has no observation in the
+            source condition, or no other group has ten in both.
+    """
+    m = vae.index(modality)
+    if vae.schema.modalities[m].support is not Support.COUNTS:
+        raise InputError("expected a modality of counts, found another kind: responses are changes of log counts.")
+    kind = _one(group)
+    rows = _rows(data, (column, source, target), kind, (cells, seed))
+    swap = swapped(vae, column, source, target)
+    moved = seen_by(vae, data, m, np.concatenate([*rows.values()]), swap, seed)
+    return _predicted(moved, rows, (kind[1], source, target))
+
+
+def _predicted(moved: Moved, rows: Rows, asked: tuple[str, str, str]) -> Counterfactual:
+    own = rows[asked[0], 0]
+    pairs = {name: (rows[name, 0], rows[name, 1]) for name, side in rows if side == 1}
+    references = moved.references(pairs)
+    shifts = moved.shifts([*pairs.values()])
+    sources = [before for before, _ in pairs.values()]
+
+    def decoded(k: int | None, weights: np.ndarray) -> np.ndarray:
+        return moved.change(own if k is None else sources[k], weights @ shifts)
+
+    response = respond(references, moved.z[moved.at(own)].mean(0), decoded)
+    start = _mean(moved, own)
+    lower, upper = _interval(moved, response, references, [*pairs.values()], own)
+    frame = pd.DataFrame(
+        {
+            "feature": moved.vae.schema.modalities[moved.m].features,
+            "source": start,
+            "prediction": np.maximum(start + response.change, 0),
+            "lower": lower,
+            "upper": upper,
+            "additive": start + response.guesses["average"].to_numpy(),
+        }
+    )
+    frame["change"] = frame["prediction"] - frame["source"]
+    counts = moved.drawn(own, response.weights.to_numpy() @ shifts)
+    way = "latent arithmetic" if moved.swap is None else "covariate swap"
+    return Counterfactual(frame, response, way, asked, own, counts, moved, pca(moved.logs, COMPONENTS, moved.seed))
+
+
+def _one(group: Mapping[str, str]) -> tuple[str, str]:
+    """Column and level."""
+    if not isinstance(group, Mapping) or len(group) != 1:
+        raise InputError(f'expected one column and one level as group, found {group!r}: {{"cell_type": "B cell"}}.')
+    ((name, level),) = group.items()
+    return name, str(level)
+
+
+def _mean(moved: Moved, rows: np.ndarray) -> Float[np.ndarray, "features"]:
+    return np.asarray(moved.logs[moved.at(rows)].mean(0)).ravel()
+
+
+def _rows(
+    data: AnnData | MuData, condition: tuple[str, str, str], kind: tuple[str, str], effort: tuple[int, int]
+) -> Rows:
+    """Rows by group and side (0 source, 1 target): the group that is asked about, and those seen on both sides."""
+    name, source, target = condition
+    groups, group = kind
+    if source == target:
+        raise InputError(f"expected two different levels of {name!r}, found {source!r} twice: name another target.")
+    levels, kinds = (
+        np.array([None if pd.isna(value) else label(value) for value in column_of(data, each)], dtype=object)
+        for each in (name, groups)
+    )
+    for values, wanted, where in ((levels, (source, target), name), (kinds, (group,), groups)):
+        known = sorted({value for value in values if value is not None})
+        for each in wanted:
+            if str(each) not in known:
+                raise InputError(f"expected a level of {where!r}, found {each!r}: {closest(str(each), known)}")
+    cells, seed = effort
+    rng = Noise(seed).numpy()
+    found = {
+        (each, side): np.flatnonzero((kinds == each) & (levels == str(level)))
+        for each in sorted({value for value in kinds if value is not None})
+        for side, level in enumerate((source, target))
+    }
+    if len(found[group, 0]) < 2:
+        raise InputError(
+            f"expected two observations of {group!r} or more where {name!r} is {source!r}, found "
+            f"{len(found[group, 0])}: ask about another group."
+        )
+    both = [each for each, side in found if side == 0 and min(len(found[each, s]) for s in (0, 1)) >= LEAST]
+    kept = [(group, 0), *((each, side) for each in both if each != group for side in (0, 1))]
+    if len(kept) == 1:
+        raise InputError(
+            f"expected another level of {groups!r} with at least {LEAST} observations in {source!r} and in {target!r}, "
+            f"found none among {first([e for e, s in found if s == 0 and e != group])}: no response to learn from."
+        )
+    return {key: np.sort(rng.permutation(found[key])[:cells]) for key in kept}
+
+
+def _interval(
+    moved: Moved,
+    response: Response,
+    references: References,
+    pairs: list[tuple[np.ndarray, np.ndarray]],
+    own: np.ndarray,
+) -> Float[np.ndarray, "2 features"]:
+    """Limits of the predicted means: z, observations and reference types drawn again, and what types have of their own.
+
+    Types are drawn by a Bayesian bootstrap, their responses by their standard errors; what the mixture missed in the
+    types that are known is added as a draw from a t distribution with one degree of freedom per type.
+    """
+    rng, count = np.random.default_rng(moved.seed), len(references.names)
+    z = posterior_draws(moved.vae.network, moved.observations, everything(moved.observations), Noise(moved.seed), DRAWS)
+    near, even = response.weights.to_numpy(), np.minimum(references.size, ENOUGH)
+    out = []
+    for drawn in passing(z, DRAWS, "drawing", show=True):
+        tilt = rng.exponential(size=count)
+        similar, average = (weight * tilt / (weight @ tilt) for weight in (near, even))
+        change = references.change + references.error * rng.normal(size=references.change.shape)
+        picked = own[rng.integers(len(own), size=len(own))]
+        decoded = moved.change(picked, similar @ moved.shifts(pairs, drawn), drawn, samples=1)
+        guesses = np.stack([average @ change, similar @ change, decoded], axis=1)
+        of_its_own = response.spread * rng.standard_t(count, size=len(response.spread))
+        out.append(np.maximum(_mean(moved, picked) + guesses @ response.shares.to_numpy() + of_its_own, 0))
+    return np.quantile(np.stack(out), INTERVAL, axis=0)
