@@ -5,6 +5,7 @@ people's code and used on what another program fitted. To add one: a file of its
 """
 
 from biovae.analysis.association import associate, enrich
+from biovae.analysis.choice import Choice, choose
 from biovae.analysis.clusters import leiden, markers
 from biovae.analysis.comparison import Comparison, Explained, compare, deviance_explained, variance_explained
 from biovae.analysis.density import Density, density
@@ -22,6 +23,7 @@ from biovae.analysis.disentangle import (
     total_correlation,
 )
 from biovae.analysis.exclusion import exclusive_pairs
+from biovae.analysis.floor import pca_counts, pca_reals
 from biovae.analysis.holes import Holes, holes
 from biovae.analysis.ica import ICA, ica
 from biovae.analysis.linear import explained_out_of_fold, out_of_fold, r2, slopes
@@ -44,6 +46,7 @@ __all__ = [
     "DCI",
     "ICA",
     "PCA",
+    "Choice",
     "Comparison",
     "Dimensions",
     "Explained",
@@ -61,6 +64,7 @@ __all__ = [
     "Trajectory",
     "central",
     "changes",
+    "choose",
     "compare",
     "dci",
     "deviance_explained",
@@ -102,6 +106,8 @@ __all__ = [
     "neighbour_graph",
     "out_of_fold",
     "pca",
+    "pca_counts",
+    "pca_reals",
     "prototype",
     "pseudotime",
     "r2",

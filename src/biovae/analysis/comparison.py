@@ -127,7 +127,7 @@ def deviance_explained(
 
     def linear(at: np.ndarray, share: float) -> Iterator[np.ndarray]:
         for part in _blocks(at):
-            yield exposure[part, None] * _profile(base.reconstruct(part), composition, share)
+            yield exposure[part, None] * profile(base.reconstruct(part), composition, share)
 
     def score(at: np.ndarray, blocks: Iterable[np.ndarray]) -> np.ndarray:
         return np.concatenate([*_deviances(counts[at], blocks, floor * exposure[at])])
@@ -186,7 +186,9 @@ def _deviances(
         )
 
 
-def _profile(logs: np.ndarray, composition: np.ndarray, share: float) -> np.ndarray:
+def profile(
+    logs: Float[np.ndarray, "rows features"], composition: Float[np.ndarray, "features"], share: float
+) -> Float[np.ndarray, "rows features"]:
     """Fractions of the exposure: expm1, clipped, scaled to the training total, mixed with the training composition."""
     linear = np.maximum(np.expm1(np.minimum(logs, 20)), 0)
     total = linear.sum(1, keepdims=True)

@@ -5,7 +5,7 @@ matplotlib is imported when the first picture is drawn, and pyplot never.
 
 from biovae.plotting.calibration import calibration, mean_variance, pit, zero_fraction
 from biovae.plotting.canvas import png, svg
-from biovae.plotting.comparison import comparison, ranking
+from biovae.plotting.comparison import compare, comparison
 from biovae.plotting.coordinates import map2d
 from biovae.plotting.differential import differential
 from biovae.plotting.dimensions import dimensions
@@ -22,6 +22,7 @@ from biovae.plotting.traversal import traversal
 
 __all__ = [
     "calibration",
+    "compare",
     "comparison",
     "dimensions",
     "differential",
@@ -37,7 +38,6 @@ __all__ = [
     "png",
     "points",
     "prototype",
-    "ranking",
     "svg",
     "sweep",
     "traversal",

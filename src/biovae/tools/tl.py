@@ -1,9 +1,10 @@
 """bv.tl: questions to a fitted model, or about which model to fit."""
 
+from biovae.tools.compare import compare
 from biovae.tools.differential import Effort, differential
 from biovae.tools.dimensions import dimensions
 from biovae.tools.holes import density, holes, plausibility
-from biovae.tools.likelihoods import rank_likelihoods, thin
+from biovae.tools.likelihoods import thin
 from biovae.tools.path import path, path_lengths
 from biovae.tools.prototype import prototype
 from biovae.tools.sweep import sweep
@@ -11,6 +12,7 @@ from biovae.tools.trajectory import direction, trajectory, trends, write_traject
 
 __all__ = [
     "Effort",
+    "compare",
     "density",
     "differential",
     "dimensions",
@@ -20,7 +22,6 @@ __all__ = [
     "path_lengths",
     "plausibility",
     "prototype",
-    "rank_likelihoods",
     "sweep",
     "thin",
     "trajectory",
