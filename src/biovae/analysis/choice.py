@@ -103,14 +103,15 @@ def choose(
     missing = [name for name in NEEDED if name not in about]
     if missing:
         raise InputError(f"expected {', '.join(NEEDED)} of each candidate, found no {first(missing)}.")
+    names = list(scores[0])
+    if floors is not None:  # they have no seeds: the same beside each
+        scores = [pd.concat([frame, floors], axis=1) for frame in scores]
     mean = sum(scores[1:], start=scores[0]) / len(scores)
     broken = [str(name) for name in mean if not np.isfinite(mean[name]).all()]
     if broken:
         raise InputError(f"expected finite scores, found others of {first(broken)}: leave those candidates out.")
-    best = mean.mean().idxmax()
-    frame = _rows(mean, scores, best).join(about[[*NEEDED]])
-    if floors is not None:
-        frame = pd.concat([frame, _floor_rows(floors, mean[best])])
+    best = mean[names].mean().idxmax()
+    frame = _rows(mean, scores, best).join(about[[*NEEDED]]).assign(floor=~mean.columns.isin(names))
     frame = frame.sort_values("mean", ascending=False, kind="stable").rename_axis("name").reset_index()
     near = frame["difference"] > -SEPARATE * frame["difference_se"]
     candidates = frame[near & ~frame["floor"] & (frame["name"] != best)].sort_values("parameters", kind="stable")
@@ -120,27 +121,18 @@ def choose(
 
 
 def _rows(mean: pd.DataFrame, scores: Sequence[pd.DataFrame], best: object) -> pd.DataFrame:
-    """Scores and paired differences of the candidates."""
+    """Scores and paired differences, a row per column."""
     behind = mean.sub(mean[best], axis=0)
-    each = pd.DataFrame([frame.mean() - frame[best].mean() for frame in scores])
-    between = each.var() / len(scores) if len(scores) > 1 else 0.0
-    alone = pd.DataFrame([frame.mean() for frame in scores]).var() / len(scores) if len(scores) > 1 else 0.0
+    each = pd.DataFrame([frame.mean() for frame in scores])  # a row per seed
+    alone, between = (e.var().fillna(0) / len(scores) for e in (each, each.sub(each[best], axis=0)))
     return pd.DataFrame(
         {
-            "floor": False,
             "mean": mean.mean(),
             "se": np.sqrt(mean.sem() ** 2 + alone),
             "difference": behind.mean(),
             "difference_se": np.sqrt(behind.sem() ** 2 + between),
         }
     )
-
-
-def _floor_rows(floors: pd.DataFrame, best: pd.Series) -> pd.DataFrame:
-    """The same of the floors, which have no seeds."""
-    behind = floors.sub(best, axis=0)
-    parts = {"mean": floors.mean(), "se": floors.sem(), "difference": behind.mean(), "difference_se": behind.sem()}
-    return pd.DataFrame({"floor": True} | parts)
 
 
 def _apart(rows: pd.DataFrame, name: str) -> str:

@@ -73,12 +73,11 @@ def compare(found: Choice, *, ax: Axes | None = None) -> Axes:
     ax = new_axes(ax, width=9.4, height=1.3 + 0.34 * len(frame))
     for kind, (label, color, marker) in KINDS.items():
         rows = frame[[kind == _kind(found, row) for row in frame.itertuples()]]
-        ax.hlines(
-            rows.index, rows["difference"] - 2 * rows["difference_se"], rows["difference"] + 2 * rows["difference_se"],
-            color=color, linewidth=1.6,
-        )  # fmt: skip
-        if len(rows):
-            ax.plot(rows["difference"], rows.index, marker, color=color, markersize=6, linestyle="", label=label)
+        if rows.empty:
+            continue
+        half = 2 * rows["difference_se"]
+        ax.hlines(rows.index, rows["difference"] - half, rows["difference"] + half, color=color, linewidth=1.6)
+        ax.plot(rows["difference"], rows.index, marker, color=color, markersize=6, linestyle="", label=label)
     ax.axvline(0, color=INK, linewidth=1, linestyle=(0, (5, 3)))
     ax.set_yticks(frame.index, [plain(name, 44) for name in frame["name"]])
     ax.set_ylim(-0.6, len(frame) - 0.1)
