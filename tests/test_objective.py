@@ -217,4 +217,3 @@ def test_nothing_in_it_asks_a_device_for_a_number():
     mean, z, row = (torch.zeros(s, device="meta") for s in (shape, (1, *shape), (1, 8)))
     terms = Terms(row, None, None, mean, row, (z,), q=DiagonalNormal(mean, mean))
     assert TotalCorrelation()(terms, torch.ones((), device="meta")).shape == (8,)  # a number cannot be read there
-

@@ -46,9 +46,7 @@ class DiagonalNormal(NamedTuple):
         """log q(z), summed over dimensions."""
         return self.log_prob_each(z).sum(-1)
 
-    def log_prob_each(
-        self, z: Float[Tensor, "samples *obs latent"]
-    ) -> Float[Tensor, "samples *obs latent"]:
+    def log_prob_each(self, z: Float[Tensor, "samples *obs latent"]) -> Float[Tensor, "samples *obs latent"]:
         """log q(z_d) of each dimension."""
         squares = (z - self.mean).square() * (-self.log_variance).exp()
         return -0.5 * (squares + self.log_variance + LOG_2PI)

@@ -1,4 +1,4 @@
-"""Which model to take: candidates scored on the same held-out observations, beside what predicts them without a network.
+"""Which model to take: candidates scored on the same held-out observations, beside what needs no network.
 
     scores      log-probability of every held-out observation, (obs, candidates), in nats
     difference  score - score of the best, paired over observations

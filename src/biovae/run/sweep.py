@@ -54,4 +54,6 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(word) for word in words(text)]
     except ValueError as error:
-        raise InputError(f"expected numbers between commas for --betas, found {text!r}: 0.3,1,3, for example.") from error
+        raise InputError(
+            f"expected numbers between commas for --betas, found {text!r}: give 0.3,1,3 or the like."
+        ) from error

@@ -1,4 +1,4 @@
-"""Which likelihood, which size, which model: each is fitted to the same split of the same data, and scored on one scale.
+"""Which likelihood, which size, which model: each fitted to the same split of the same data, and scored on one scale.
 
 Counts are scored by thinning (see `tools.likelihoods`): z comes from one half of a held-out observation's counts, and
 the other half is predicted. Reals, binary values and categories are scored by their importance-weighted bound.

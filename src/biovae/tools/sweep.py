@@ -180,7 +180,7 @@ class _Trial:
         return found, score, mean
 
     def _axes(self, z: np.ndarray) -> dict[str, float]:
-        """What can be asked of any embedding; SAP sees dimensions of unit variance, or those of PCA would weigh more."""
+        """What any embedding can be asked; SAP sees dimensions of unit variance, or those of PCA would weigh more."""
         found: dict[str, float] = {}
         if self.named is not None:
             found["accuracy"] = label_accuracy(z, self.named)
