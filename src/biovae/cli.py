@@ -160,7 +160,7 @@ def sweep(  # noqa: PLR0913 - the options of a command
     objective: KindOfObjective = "elbo",
     epochs: Passes = "auto",
     seeds: Annotated[int, typer.Option(help="Fits of every beta.")] = 1,
-    workers: Annotated[int | None, typer.Option(help="Fits side by side; default: one per core.")] = None,
+    workers: Annotated[int, typer.Option(help="Fits side by side, in processes of their own.")] = 1,
     batch: BatchName = "batch",
     transpose: Transpose = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`biovae sweep`: one fit per beta, side by side on the machine's cores; a table, a picture and a recommendation."""
+"""`biovae sweep`: one fit per beta; a table, a picture and a recommendation."""
 
 import signal
 from pathlib import Path
@@ -10,7 +10,6 @@ from biovae.plotting import png
 from biovae.plotting import sweep as draw
 from biovae.run.command import described, epochs_of, words
 from biovae.run.folder import Say, check_free
-from biovae.tools.several import cores
 from biovae.tools.sweep import BETAS, sweep
 
 LEFT = {"sweep.csv", "sweep.png"}
@@ -28,7 +27,7 @@ def sweep_from_options(given: dict[str, Any], say: Say) -> Sweep:
     for sentence in notices:
         say(sentence)
     fits = len(set(betas)) * len(seeds)
-    workers = min(cores() if given["workers"] is None else given["workers"], max(fits, 1))
+    workers = min(given["workers"], max(fits, 1))
     check_free(out, LEFT)
     say(f"{data.n_obs:,} observations, {fits} fits, {workers} at a time")
     found = sweep(
