@@ -36,7 +36,11 @@ KINDS = {
     "behind": ("behind", MUTED, "o"),
     "floor": ("without a network", VERMILLION, "s"),
 }
-TABLE = {"mean": ("score", 1), "pit": ("PIT off", 3), "parameters": ("parameters", 0), "seconds": ("seconds", 1)}
+TABLE = {  # title, decimals, and place in widths of the axes
+    "mean": ("score", 1, 1.09),
+    "pit": ("PIT off", 3, 1.19),
+    "parameters": ("parameters", 0, 1.34),
+}
 
 
 def comparison(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -100,8 +104,7 @@ def _kind(found: Choice, row: Any) -> str:
 def _columns(ax: Axes, frame: pd.DataFrame) -> None:
     """The other numbers of each row, to the right of it."""
     where: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "center", "fontsize": SMALL}
-    for place, (name, (title, digits)) in enumerate(TABLE.items()):
-        x = 1.1 + 0.12 * place
+    for name, (title, digits, x) in TABLE.items():
         ax.text(x, len(frame) - 0.35, title, color=INK, fontweight="bold", **where)
         for y, value in frame[name].items():
             ax.text(x, y, f"{value:,.{digits}f}".replace("-", "−") if np.isfinite(value) else "–", color=INK, **where)
