@@ -136,6 +136,36 @@ def test_check_says_where_the_counts_are(folder):
     assert json.loads(out)["ok"] is True
 
 
+def test_sweep_writes_a_table_and_a_picture_and_prints_what_to_take(folder, tmp_path):
+    words = ("--betas", "0.5,1,50", "--labels", "cell_type", "--latent", 3, "--hidden", 16, "--epochs", 3)
+    code, out = run("sweep", folder / "cells.h5ad", "--out", tmp_path / "s", *words, "--workers", 1)
+    assert code == 0, out
+    assert {p.name for p in (tmp_path / "s").iterdir()} == {"sweep.csv", "sweep.png"}
+    table = pd.read_csv(tmp_path / "s" / "sweep.csv")
+    assert table["method"].tolist() == ["VAE"] * 3 + ["PCA", "ICA"]
+    assert table["beta"].tolist()[:3] == [0.5, 1.0, 50.0]
+    assert table["mig"].notna().all()
+    assert (tmp_path / "s" / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert "fit 3 of 3 done: beta 50, seed 0" in out
+
+
+def test_a_sweep_that_is_interrupted_keeps_its_fits(folder, tmp_path):
+    words = ["sweep", str(folder / "cells.h5ad"), "--out", str(tmp_path / "s"), "--epochs", "2000", "--hidden", "16"]
+    command = [sys.executable, "-c", WITHOUT_UMAP, *words, "--betas", "1,2,3,4", "--workers", "1"]
+    sweep = subprocess.Popen(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "s" / "sweep.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    sweep.send_signal(signal.SIGINT)
+    said, _ = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130
+    done = (pd.read_csv(tmp_path / "s" / "sweep.csv")["method"] == "VAE").sum()
+    assert 1 <= done < 4
+    assert "Imputation: beta" in said or "No beta predicts better" in said
+
+
 WRONG = {
     "log-normalised": (("fit", "log.h5ad"), 3, "whole"),
     "no such file": (("fit", "cels.h5ad"), 3, "cells.h5ad"),
@@ -145,13 +175,16 @@ WRONG = {
     "no such likelihood": (("fit", "cells.h5ad", "--likelihood", "poison"), 3, "likelihood"),
     "not a model": (("embed", "cells.h5ad", "cells.h5ad"), 4, "model"),
     "wrong option": (("fit", "cells.h5ad", "--latnet", 3), 2, "latent"),
+    "no such number": (("sweep", "cells.h5ad", "--betas", "1,two"), 3, "two"),
+    "no such labels": (("sweep", "cells.h5ad", "--labels", "celltype"), 3, "cell_type"),
+    "no such objective": (("sweep", "cells.h5ad", "--objective", "elbow"), 3, "objective"),
 }
 
 
 @pytest.mark.parametrize(("words", "code", "says"), WRONG.values(), ids=WRONG.keys())
 def test_errors_are_one_sentence_with_an_exit_code(words, code, says, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
-    extra = ("--out", tmp_path / "x") if words[0] == "fit" else ()
+    extra = ("--out", tmp_path / "x") if words[0] in ("fit", "sweep") else ()
     found, out = run(*words, *extra)
     assert found == code, out
     assert says in out

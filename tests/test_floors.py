@@ -42,7 +42,10 @@ EXTRA_LIBRARIES = {
 }  # where they are used, and only then
 ANALYSIS_MAY_IMPORT = {"analysis", "errors", "noise"}  # arrays in, records out: never a model
 
-DOORS = {"biovae.cli.fit", "biovae.modalities.rna.rna", "biovae.model.vae.fit"}  # each word is a user's, and optional
+DOORS = {
+    "biovae.cli.fit", "biovae.cli.sweep", "biovae.modalities.rna.rna", "biovae.model.vae.fit",
+    "biovae.tools.sweep.sweep",
+}  # each word is a user's, and optional  # fmt: skip
 LINES, FUNCTION_LINES, USUAL_FUNCTION_LINES, PARAMETERS = 400, 60, 40, 9
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from biovae.noise import Noise
-from biovae.objective import ELBO, IWAE, OBJECTIVES, Terms, elbo, free_bits, iwae
-from biovae.posteriors import DiagonalNormal
+from biovae.objective import ELBO, IWAE, OBJECTIVES, Terms, TotalCorrelation, elbo, free_bits, iwae, total_correlation
+from biovae.posteriors import DiagonalNormal, PrecisionNormal
 
 OBS, FEATURES, LATENT, SCALE = 6, 5, 2, 0.7
 DOUBLE = torch.float64
@@ -45,7 +45,7 @@ class LinearGaussian(NamedTuple):
         z = q.sample(noise, samples)
         log_pz = -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
         log_qz = (q.detach() if doubly else q).log_prob(z)
-        return Terms(self.log_px(z), log_pz, log_qz, q.kl_standard(), torch.zeros_like(log_pz), (z,))
+        return Terms(self.log_px(z), log_pz, log_qz, q.kl_standard(), torch.zeros_like(log_pz), (z,), q=q)
 
 
 @pytest.fixture
@@ -87,10 +87,21 @@ def test_away_from_it_the_importance_weighted_bound_lies_between(model):
     assert (tighter < model.evidence).all()
 
 
+def pairwise(t: Terms) -> Tensor:
+    """log q(z) - sum_d log q(z_d) of the first draw, pair by pair."""
+    z, q = t.draws[0][0], torch.distributions.Normal(t.q.mean, t.q.variance.sqrt())
+    each = torch.stack([q.log_prob(row) for row in z])  # (draws, posteriors, latent)
+    joint, alone = each.sum(-1).exp().mean(1).log(), each.exp().mean(1).log().sum(-1)
+    return joint - alone
+
+
+BOUNDS = {"elbo": elbo, "iwae": iwae, "total_correlation": lambda t: elbo(t) - 5 * pairwise(t)}
+
+
 @pytest.mark.parametrize("objective", [recipe() for recipe in OBJECTIVES], ids=lambda o: o.kind)
 def test_the_objective_is_its_function_at_beta_one(objective, model):
     terms = model.terms(model.posterior, Noise(4), objective.samples)
-    expected = {"elbo": elbo, "iwae": iwae}[objective.kind](terms)
+    expected = BOUNDS[objective.kind](terms)
     torch.testing.assert_close(objective(terms, 1.0), expected)
     cost = terms._replace(library=torch.full_like(terms.library, 2.0))
     torch.testing.assert_close(objective(cost, 1.0), expected - 2)
@@ -158,3 +169,51 @@ def test_paths_through_draws_are_quieter_than_scores_of_them(model):
     error = ((pathwise.var(0) + score.var(0)) / len(z)).sqrt()
     assert ((pathwise.mean(0) - score.mean(0)).abs() < 4.5 * error).all()
     assert (score.var(0) / pathwise.var(0) > 1).all()
+
+
+def correlated(rows: int, strength: float, spread: float = 0.25) -> DiagonalNormal:
+    """Posteriors whose mixture is N(0, C), C with ones on its diagonal and `strength` beside it."""
+    covariance = torch.tensor([[1.0, strength], [strength, 1.0]], dtype=DOUBLE)
+    factor = torch.linalg.cholesky(covariance - spread * torch.eye(2, dtype=DOUBLE))
+    mean = Noise(11).normal(rows, 2, dtype=DOUBLE) @ factor.T
+    return DiagonalNormal(mean, torch.full_like(mean, math.log(spread)))
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, -0.7])
+def test_the_total_correlation_is_that_of_the_aggregate_posterior(strength):
+    q = correlated(2_000, strength)
+    z = q.sample(Noise(12), 1)
+    found = total_correlation(z, q)
+    assert found.shape == (1, 2_000)
+    truth = -0.5 * math.log(1 - strength**2)  # -1/2 log det of the correlation matrix
+    assert float(found.mean()) == pytest.approx(truth, abs=0.04)
+    dependent = PrecisionNormal(q.mean, torch.diag_embed(1 / q.variance))
+    torch.testing.assert_close(total_correlation(z, dependent), found)
+
+
+def test_a_weight_of_one_is_the_evidence_lower_bound_and_more_costs_more(model):
+    terms = model.terms(astray(model), Noise(13), 1)
+    torch.testing.assert_close(TotalCorrelation(weight=1)(terms, 2.0), elbo(terms, 2.0))
+    two, four = (TotalCorrelation(weight=weight)(terms, 0.5) for weight in (2.0, 4.0))
+    torch.testing.assert_close(two - four, pairwise(terms))  # beta 0.5, weights 2 apart
+
+
+def test_its_gradient_takes_dimensions_apart():
+    start = correlated(400, 0.7)
+    mean = start.mean.clone().requires_grad_()
+    optimiser = torch.optim.Adam([mean], lr=0.02)
+    for step in range(60):
+        q = DiagonalNormal(mean, start.log_variance)
+        optimiser.zero_grad()
+        total_correlation(q.sample(Noise(14, step), 1), q).mean().backward()
+        optimiser.step()
+    before, after = (float(torch.corrcoef(m.detach().T)[0, 1]) for m in (start.mean, mean))
+    assert before > 0.8
+    assert abs(after) < 0.5 * before
+
+
+def test_nothing_in_it_asks_a_device_for_a_number():
+    shape = (8, 3)
+    mean, z, row = (torch.zeros(s, device="meta") for s in (shape, (1, *shape), (1, 8)))
+    terms = Terms(row, None, None, mean, row, (z,), q=DiagonalNormal(mean, mean))
+    assert TotalCorrelation()(terms, torch.ones((), device="meta")).shape == (8,)  # a number cannot be read there

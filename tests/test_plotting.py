@@ -16,7 +16,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from biovae import plotting as pl
-from biovae.analysis import Anomalies, Dimensions, Traversal, density, holes, recommend, switches, trajectory, trends
+from biovae.analysis import (
+    Anomalies,
+    Dimensions,
+    Traversal,
+    choose,
+    density,
+    holes,
+    recommend,
+    switches,
+    trajectory,
+    trends,
+)
 from biovae.diagnostics import Verdict
 from biovae.errors import InputError
 from biovae.plotting.canvas import plain
@@ -68,7 +79,6 @@ def differential_frame(size=60):
 
 TYPES = pd.Series(np.resize(["a", "b", "c"], 300), name="type")
 DEPTH = pd.Series(RNG.lognormal(7, 1, 300), name="depth")
-SCORES = pd.DataFrame({"name": ["nb", "poisson"], "mean": [-350.0, -402.0], "se": [2.0, 3.0]})
 AGAINST = pd.DataFrame({"measure": ["reconstruction"], "pca": [-720.0], "vae": [-690.0], "unit": ["nats"]})
 
 
@@ -95,6 +105,15 @@ def sweep_found(**more):
     }  # fmt: skip
     linear = pd.DataFrame({"method": ["PCA", "ICA"], "reconstruction": 0.28, "accuracy": 0.8, "mig": [0.1, 0.2]})
     return recommend(pd.concat([pd.DataFrame(columns | more), linear], ignore_index=True), "score")
+
+
+def choice():
+    """The best, one that is as good, one far behind, and a floor."""
+    rng = np.random.default_rng(2)
+    drawn = {name: shift + rng.normal(size=100) for name, shift in {"nb": -350, "small": -350, "poisson": -402}.items()}
+    about = pd.DataFrame({"latent": 5, "parameters": [90.0, 50, 80], "pit": 0.02, "seconds": 3.0}, index=[*drawn])
+    scores = pd.DataFrame(drawn)
+    return choose([scores], about, pd.DataFrame({"PCA": scores["nb"] - 500 + rng.normal(size=100)}))
 
 
 FOUND = trajectory(XY, 0)
@@ -184,9 +203,9 @@ CASES = {  # name -> (picture, unit on x, unit on y)
     "anomalies": (lambda ax: pl.anomalies(found_anomalies(), ax=ax), "p-value", "density"),
     "predictive checks": (lambda ax: pl.predictive_checks(found_checks(), ax=ax), "unit", "unit"),
     "path": (lambda ax: pl.path(*WALK, ax=ax), "share of its length", "feature"),
-    "ranking": (lambda ax: pl.ranking(SCORES, ax=ax), "nats per observation", "candidate"),
     "imputation": (lambda ax: pl.imputation(imputation_frame(), ax=ax), "% of it", "method"),
     "counterfactual": (lambda ax: pl.counterfactual(counterfactual_frame(), ax=ax), "observed", "counts per 10,000"),
+    "compare": (lambda ax: pl.compare(choice(), ax=ax), "nats per observation", "candidate"),
 }
 
 
@@ -563,11 +582,18 @@ def test_differences_of_several_comparisons_are_not_drawn_into_one():
         pl.differential(both)
 
 
-def test_ranking_puts_the_best_on_top_with_its_interval():
-    ax = pl.ranking(SCORES)
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["poisson", "nb"]
-    low, high = ax.collections[0].get_segments()[1][:, 0]
-    np.testing.assert_allclose([low, high], [-350 - 1.96 * 2, -350 + 1.96 * 2])
+def test_models_are_drawn_by_their_distance_from_the_best():
+    found = choice()
+    ax = pl.compare(found)
+    frame = found.frame.iloc[::-1]
+    assert [text.get_text() for text in ax.get_yticklabels()] == list(frame["name"])
+    assert legend(ax) == ["best", "as good, within two standard errors", "behind", "without a network"]
+    drawn = {line.get_label(): line.get_xdata() for line in ax.lines}
+    np.testing.assert_allclose(drawn["behind"], found.frame.set_index("name").loc[["poisson"], "difference"])
+    behind = next(c for c in ax.collections if np.isclose(c.get_segments()[0][:, 0].mean(), drawn["behind"][0]))
+    half = 2 * found.frame.set_index("name").loc["poisson", "difference_se"]
+    np.testing.assert_allclose(np.diff(behind.get_segments()[0][:, 0]), 2 * half)
+    assert {"score", "PIT off", "parameters", "0.020", "–"} <= {text.get_text() for text in ax.texts}
 
 
 def test_holes_show_their_depth_and_interval():
@@ -608,7 +634,7 @@ def test_paths_show_the_order_of_the_switches_and_the_support():
         pl.path(ALONG, WALK[1].head(0))
 
 
-@pytest.mark.parametrize("draw", [pl.ranking, pl.comparison, pl.prototype, pl.differential])
+@pytest.mark.parametrize("draw", [pl.comparison, pl.prototype, pl.differential])
 def test_frames_without_their_columns_are_refused(draw):
     with pytest.raises(InputError, match="expected"):
         draw(pd.DataFrame({"unknown": [1]}))

@@ -17,11 +17,11 @@ from biovae.modalities.views import RootCounts
 from biovae.network import Network
 from biovae.nn import MLP
 from biovae.noise import Noise
-from biovae.objective import ELBO, IWAE
+from biovae.objective import ELBO, IWAE, TotalCorrelation
 from biovae.posteriors import Diagonal
 from biovae.priors import StandardNormal
 from biovae.training import progress as shown
-from biovae.training.loop import Progress, Trainer
+from biovae.training.loop import Progress, Trainer, evaluate
 from biovae.training.schedule import LinearWarmup, OneCycle
 from biovae.training.step import Settings
 from biovae.training.stopping import INTERRUPT, TERMINATE, stop_requests
@@ -82,13 +82,24 @@ def poison(run: Trainer, *steps: int) -> None:
     weight.register_hook(lambda grad: grad * math.nan if run.progress.step in steps else grad)
 
 
-@pytest.mark.parametrize("objective", [ELBO(), IWAE(samples=4)], ids=lambda o: o.kind)
+@pytest.mark.parametrize("objective", [ELBO(), IWAE(samples=4), TotalCorrelation()], ids=lambda o: o.kind)
 def test_the_bound_rises(objective):
     run = finish(trainer(steps=80, objective=objective))
     bounds = [row.validation_elbo for row in run.progress.history]
     assert run.progress.best > bounds[0] + 5
     assert run.progress.history[-1].beta == 1.0
     assert not run.progress.events
+
+
+def test_the_objective_that_was_asked_for_chooses_the_best_weights():
+    run = finish(trainer(steps=40, objective=TotalCorrelation(weight=20.0)))
+    bound, reconstruction, kl, charge = evaluate(
+        run.network, run.observations, run.validation_rows, run.noise, run.objective
+    )
+    assert charge > 0
+    assert bound == pytest.approx(reconstruction - kl, abs=1e-3)
+    assert run.progress.best == pytest.approx(reconstruction - kl - charge, abs=1e-3)
+    assert evaluate(run.network, run.observations, run.validation_rows, run.noise)[3] == 0
 
 
 def test_the_best_weights_are_handed_back():

@@ -40,6 +40,7 @@ _HOMES = {
     "Additive": "biovae.nn",
     "ELBO": "biovae.objective",
     "IWAE": "biovae.objective",
+    "TotalCorrelation": "biovae.objective",
     "Constant": "biovae.training.schedule",
     "LinearWarmup": "biovae.training.schedule",
     "SigmoidWarmup": "biovae.training.schedule",
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
     from biovae.modalities import LogCounts, Modality, RootCounts, Standardised, binary, continuous, rna
     from biovae.model import VAE, Covariate, load
     from biovae.nn import MLP, Additive, Linear
-    from biovae.objective import ELBO, IWAE
+    from biovae.objective import ELBO, IWAE, TotalCorrelation
     from biovae.posteriors import Diagonal, LowRank
     from biovae.priors import Flow, GaussianMixture, StandardNormal, VampPrior
     from biovae.tools import pp, tl

@@ -1,6 +1,6 @@
 """The command line: options turned into recipes once, here; then straight lines.
 
-biovae demo | fit | embed | sample | check | report | ask QUESTION
+biovae demo | fit | sweep | embed | sample | check | report | ask QUESTION
 """
 
 import errno
@@ -78,6 +78,15 @@ Root = Annotated[
     list[str] | None,
     typer.Option(help="Where a trajectory starts: COLUMN=GROUP, or the name of an observation; may be repeated."),
 ]
+KindOfLikelihood = Annotated[str | None, typer.Option("--likelihood", help="negative_binomial, poisson, ...")]
+Layer = Annotated[str | None, typer.Option(help="Layer that holds the counts.")]
+Features = Annotated[str, typer.Option(help="How many features to model, or 'all'.")]
+Covariates = Annotated[str, typer.Option(help="Columns of obs, separated by commas.")]
+Latent = Annotated[int, typer.Option(help="Dimensions of z.")]
+Hidden = Annotated[int, typer.Option(help="Width of the layers.")]
+KindOfObjective = Annotated[str, typer.Option("--objective", help="elbo, iwae, total_correlation.")]
+Passes = Annotated[str, typer.Option("--epochs", help="A number, or 'auto'.")]
+BatchName = Annotated[str, typer.Option("--batch", help="Name of the covariate that joins several files.")]
 
 
 @app.command()
@@ -86,25 +95,26 @@ def fit(  # noqa: PLR0913 - the options of a command
     context: typer.Context,
     data: Data,
     out: Out = Path("run"),
-    likelihood: Annotated[str | None, typer.Option(help="negative_binomial, poisson, ...")] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer that holds the counts.")] = None,
-    features: Annotated[str, typer.Option(help="How many features to model, or 'all'.")] = "all",
-    covariates: Annotated[str, typer.Option(help="Columns of obs, separated by commas.")] = "",
+    likelihood: KindOfLikelihood = None,
+    layer: Layer = None,
+    features: Features = "all",
+    covariates: Covariates = "",
     size_factor: Annotated[str | None, typer.Option(help="Column of obs used as library size.")] = None,
     modality: Annotated[list[str] | None, typer.Option(help="NAME=rna or NAME=continuous; may be repeated.")] = None,
-    latent: Annotated[int, typer.Option(help="Dimensions of z.")] = 10,
-    hidden: Annotated[int, typer.Option(help="Width of the layers.")] = 128,
+    latent: Latent = 10,
+    hidden: Hidden = 128,
     depth: Annotated[int, typer.Option(help="Number of layers.")] = 1,
     beta: Annotated[float, typer.Option(help="Weight of the KL.")] = 1.0,
     prior: Annotated[str, typer.Option(help="standard_normal, gaussian_mixture, vamp, flow.")] = "standard_normal",
-    epochs: Annotated[str, typer.Option(help="A number, or 'auto'.")] = "auto",
+    objective: KindOfObjective = "elbo",
+    epochs: Passes = "auto",
     batch_size: Annotated[int | None, typer.Option(help="Observations per step.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
     validation: Annotated[str, typer.Option(help="A fraction, or a boolean column of obs.")] = "0.1",
     test: Annotated[str | None, typer.Option(help="Boolean column of obs: never seen in training.")] = None,
     root: Root = None,
-    batch: Annotated[str, typer.Option(help="Name of the covariate that joins several files.")] = "batch",
+    batch: BatchName = "batch",
     config: Annotated[Path | None, typer.Option(help="TOML file with any of these options.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if the verdict is broken.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
@@ -145,6 +155,35 @@ def demo(
 
 @app.command()
 @guarded
+def sweep(  # noqa: PLR0913 - the options of a command
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for sweep.csv and sweep.png.")] = Path("sweep"),
+    betas: Annotated[str, typer.Option(help="Weights of the KL, separated by commas; default: 0.03 to 16.")] = "",
+    labels: Annotated[str | None, typer.Option(help="Column of obs: accuracy of neighbours, MIG, DCI, SAP.")] = None,
+    factors: Annotated[str, typer.Option(help="Further columns for MIG, DCI, SAP, separated by commas.")] = "",
+    likelihood: KindOfLikelihood = None,
+    layer: Layer = None,
+    features: Features = "all",
+    covariates: Covariates = "",
+    latent: Latent = 10,
+    hidden: Hidden = 128,
+    objective: KindOfObjective = "elbo",
+    epochs: Passes = "auto",
+    seeds: Annotated[int, typer.Option(help="Fits of every beta.")] = 1,
+    workers: Annotated[int, typer.Option(help="Fits side by side, in processes of their own.")] = 1,
+    batch: BatchName = "batch",
+    transpose: Transpose = False,
+) -> None:
+    """Fit a model at several betas, and say which to take for imputation and for discovery."""
+    given = locals()
+    from biovae.run.sweep import sweep_from_options
+
+    print(sweep_from_options(given, say))
+    say(f"wrote {out / 'sweep.csv'} and {out / 'sweep.png'}")
+
+
+@app.command()
+@guarded
 def embed(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
     data: Data,
@@ -179,7 +218,7 @@ def sample(
 @guarded
 def check(
     data: Data,
-    layer: Annotated[str | None, typer.Option(help="Layer that holds the counts.")] = None,
+    layer: Layer = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     transpose: Transpose = False,
 ) -> None:

@@ -135,7 +135,7 @@ class Network(nn.Module):
         if densities or kl is None:
             log_pz = self.prior.log_prob(z, self.pseudo)
             log_qz = (q.detach() if doubly else q).log_prob(z)
-        return Terms(log_px, log_pz, log_qz, kl, library, tuple(draws), lesson)
+        return Terms(log_px, log_pz, log_qz, kl, library, tuple(draws), lesson, q)
 
     def decode(self, z: Float[Tensor, "*samples obs latent"], batch: Batch, m: int) -> Distribution:
         """p(x_m | z, c) at the exposure of the batch."""

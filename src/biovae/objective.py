@@ -5,9 +5,10 @@
     log_qz  log q(z | x)      (samples, obs), the same
     kl      KL(q || p)        (obs, groups), by latent dimension where it has a closed form; None where it has none
     library log q(l | x) - log p(l)  (samples, obs), sampled; zero without a latent library
+    q       q(z | x)          of every observation, for what sets posteriors side by side
 
 All in nats. Nothing here takes a mean over observations; beta enters in one place. To add an objective: subclass
-`Objective`, list it in `OBJECTIVES`, add a row to CASES in tests/test_objective.py.
+`Objective`, list it in `OBJECTIVES`, add a row to BOUNDS in tests/test_objective.py.
 """
 
 import math
@@ -19,6 +20,7 @@ from jaxtyping import Float
 from pydantic import Field, SerializeAsAny
 from torch import Tensor
 
+from biovae.posteriors import Density, DiagonalNormal
 from biovae.recipe import Recipe, tagged
 
 
@@ -32,6 +34,7 @@ class Terms(NamedTuple):
     library: Float[Tensor, "samples obs"]
     draws: tuple[Tensor, ...] = ()  # the sampled latents, each (samples, obs, width)
     lesson: Float[Tensor, "obs"] | None = None  # -log q(z | one modality) of z from all; teaches the solo heads alone
+    q: Density | None = None
 
     @property
     def kl_by_group(self) -> Float[Tensor, "obs groups"]:
@@ -76,6 +79,22 @@ def elbo(t: Terms, beta: float | Tensor = 1.0, nats: float = 0.0) -> Float[Tenso
     return (t.log_px - t.library).mean(0) - beta * free_bits(t.kl_by_group, nats).sum(-1)
 
 
+def total_correlation(z: Float[Tensor, "samples obs latent"], q: Density) -> Float[Tensor, "samples obs"]:
+    """log q(z) - sum_d log q(z_d) of each draw, in nats; its mean is how far the dimensions of z depend on one another.
+
+    q(z) is the mixture of the posteriors of a minibatch. Where they hardly overlap each draw finds its own posterior
+    alone, and the value is too high. Pairs of observations are scored: memory grows with the square of a minibatch.
+
+    Source: Chen et al. 2018, NeurIPS, arXiv:1802.04942, minibatch-weighted sampling; the size of the data, by which
+    they divide, only adds a constant.
+    """
+    rows, latent = q.mean.shape
+    against = z.unsqueeze(-2).expand(*z.shape[:-1], rows, latent)
+    joint = q.log_prob(against).logsumexp(-1)
+    each = DiagonalNormal(q.mean, q.variance.log()).log_prob_each(against).logsumexp(-2)
+    return joint - each.sum(-1) + (latent - 1) * math.log(rows)
+
+
 def iwae(t: Terms) -> Float[Tensor, "obs"]:
     """log mean_s p(x, z_s) / q(z_s | x): never below the ELBO in expectation, tight as samples grow.
 
@@ -98,6 +117,10 @@ class Objective(Recipe, ABC):
     @abstractmethod
     def __call__(self, t: Terms, beta: float | Tensor) -> Float[Tensor, "obs"]:
         """The bound of each observation, in nats."""
+
+    def charge(self, t: Terms) -> Float[Tensor, "obs"]:
+        """What it charges beside the KL, weighed by beta like the KL: what is not in the evidence lower bound."""
+        return t.log_px.new_zeros(t.log_px.shape[1])
 
 
 class ELBO(Objective):
@@ -149,5 +172,35 @@ class IWAE(Objective):
         return torch.logsumexp(log_weight, 0) - math.log(len(log_weight))
 
 
-OBJECTIVES = (ELBO, IWAE)
+class TotalCorrelation(Objective):
+    """The evidence lower bound, with dependence between the dimensions of z charged `weight` times instead of once.
+
+    The KL has three parts: KL(q || p) = I(x; z) + TC(z) + sum_d KL(q(z_d) || p(z_d)), on average over the data, where
+    the prior takes dimensions apart. beta weighs all three, `weight` the second once more. What z may know of x is not
+    charged more than before, unlike at a beta above 1.
+
+    Args:
+        weight: Of the total correlation; 1 is the evidence lower bound.
+        samples: Draws of z per observation and step.
+
+    Source: Chen et al. 2018, NeurIPS, arXiv:1802.04942 (beta-TCVAE).
+    """
+
+    kind: Literal["total_correlation"] = "total_correlation"
+    densities: ClassVar[bool] = False
+    weight: float = Field(default=6.0, ge=0)
+    samples: int = Field(default=1, ge=1)
+
+    def __call__(self, t: Terms, beta: float | Tensor) -> Float[Tensor, "obs"]:
+        """See `total_correlation`."""
+        return elbo(t, beta) - beta * self.charge(t)
+
+    def charge(self, t: Terms) -> Float[Tensor, "obs"]:
+        """See `Objective.charge`."""
+        if t.q is None:
+            raise ValueError("expected the posteriors in Terms.q, found none: take the terms from a network.")
+        return (self.weight - 1) * total_correlation(t.draws[0], t.q).mean(0)
+
+
+OBJECTIVES = (ELBO, IWAE, TotalCorrelation)
 AnyObjective = Annotated[SerializeAsAny[Objective], tagged(Objective, *OBJECTIVES)]

@@ -44,8 +44,12 @@ class DiagonalNormal(NamedTuple):
 
     def log_prob(self, z: Float[Tensor, "samples *obs latent"]) -> Float[Tensor, "samples *obs"]:
         """log q(z), summed over dimensions."""
+        return self.log_prob_each(z).sum(-1)
+
+    def log_prob_each(self, z: Float[Tensor, "samples *obs latent"]) -> Float[Tensor, "samples *obs latent"]:
+        """log q(z_d) of each dimension."""
         squares = (z - self.mean).square() * (-self.log_variance).exp()
-        return -0.5 * (squares + self.log_variance + LOG_2PI).sum(-1)
+        return -0.5 * (squares + self.log_variance + LOG_2PI)
 
     def kl_standard(self) -> Float[Tensor, "*obs latent"]:
         """KL(q || N(0, 1)) of each dimension: (mean**2 + variance - 1 - log variance) / 2."""

@@ -7,7 +7,7 @@ accepted as an object, and loads again through `bv.load(path, parts=[MyPart])`.
 To add a kind of part, see `docs/contributing` and any catalogue, for example `priors.py`.
 """
 
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 
@@ -18,6 +18,10 @@ class Recipe(BaseModel):
     """A frozen record; equal fields make equal recipes, unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+
+    def variant(self, **parts: Any) -> Self:
+        """The same recipe with some parts replaced, checked as at construction; a model comes back not fitted."""
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | parts)
 
 
 def tagged(base: type[Recipe], *known: type[Recipe]) -> BeforeValidator:

@@ -6,6 +6,7 @@ people's code and used on what another program fitted. To add one: a file of its
 
 from biovae.analysis.anomalies import Anomalies
 from biovae.analysis.association import associate, enrich
+from biovae.analysis.choice import Choice, choose
 from biovae.analysis.clusters import leiden, markers
 from biovae.analysis.comparison import Comparison, Explained, compare, deviance_explained, variance_explained
 from biovae.analysis.density import Density, PriorSupport, density, prior_support
@@ -24,6 +25,7 @@ from biovae.analysis.disentangle import (
 )
 from biovae.analysis.doublets import Contamination, Gain, contamination, mixture_gain, neighbour_share, partners
 from biovae.analysis.exclusion import exclusive_pairs
+from biovae.analysis.floor import pca_counts, pca_reals
 from biovae.analysis.holes import Holes, holes
 from biovae.analysis.ica import ICA, ica
 from biovae.analysis.imputation import Imputation, Question, compare_imputers, hide, scored_rows
@@ -54,6 +56,7 @@ __all__ = [
     "Gain",
     "ICA",
     "PCA",
+    "Choice",
     "Comparison",
     "Dimensions",
     "Explained",
@@ -80,6 +83,7 @@ __all__ = [
     "central",
     "contamination",
     "changes",
+    "choose",
     "compare",
     "compare_imputers",
     "dci",
@@ -132,6 +136,8 @@ __all__ = [
     "partners",
     "pca",
     "prior_support",
+    "pca_counts",
+    "pca_reals",
     "prototype",
     "pseudotime",
     "r2",

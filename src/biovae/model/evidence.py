@@ -141,9 +141,16 @@ class Evidence:
 
 
 @torch.no_grad()
-def calibrate(evidence: Evidence, m: int) -> Calibration:
-    """Compare each feature's values with the mixture of distributions that the observations' posteriors give."""
+def calibrate(evidence: Evidence, m: int, other: Observations | None = None) -> Calibration:
+    """Compare each feature's values with the mixture of distributions that the observations' posteriors give.
+
+    Args:
+        evidence: The model, and what posteriors come from.
+        m: The modality.
+        other: Values of the same observations to compare instead of those that posteriors come from (thinning).
+    """
     network, observations = evidence.fitted.network.eval(), evidence.observations
+    other = observations if other is None else other
     noise = Noise(evidence.seed)
     rows = calibrated_rows(evidence, m)
     features = observations.x[m].shape[1]
@@ -151,10 +158,11 @@ def calibrate(evidence: Evidence, m: int) -> Calibration:
     sums, covered = torch.zeros(6, features, dtype=torch.float64), torch.zeros(2, 2, features, dtype=torch.float64)
     lower, upper, some = [], [], torch.arange(0)
     size = max(1, min(256, ELEMENTS // (8 * features)))  # a cdf holds that many arrays, in double precision
-    for i, batch in enumerate(minibatches(observations, rows, size)):
+    pairs = zip(minibatches(observations, rows, size), minibatches(other, rows, size), strict=True)
+    for i, (batch, compared) in enumerate(pairs):
         z = network.encode(batch).z.sample(noise.at(1, i), 1)[0]
         p = network.decode(z, batch, m)
-        x = dense(batch.x[m])
+        x = dense(compared.x[m])
         zero = p.log_prob_each(torch.zeros_like(x)).exp() if counts else torch.zeros_like(x)
         if i == 0:
             some = _informative(zero, noise)
@@ -168,7 +176,7 @@ def calibrate(evidence: Evidence, m: int) -> Calibration:
         lower.append(low[:, some].flatten())
     sums = sums / max(len(rows), 1)
     x, xx, mean, mean2, variance, zero = sums.numpy()
-    observed_zero = _zeros(observations, rows, m) if counts else None
+    observed_zero = _zeros(other, rows, m) if counts else None
     coverage, square = (covered / max(len(rows), 1)).numpy()
     return Calibration(
         torch.cat(lower).numpy(),

@@ -6,7 +6,7 @@ matplotlib is imported when the first picture is drawn, and pyplot never.
 from biovae.plotting.anomalies import anomalies
 from biovae.plotting.calibration import calibration, mean_variance, pit, zero_fraction
 from biovae.plotting.canvas import png, svg
-from biovae.plotting.comparison import comparison, ranking
+from biovae.plotting.comparison import compare, comparison
 from biovae.plotting.coordinates import map2d
 from biovae.plotting.counterfactual import counterfactual
 from biovae.plotting.differential import differential
@@ -27,6 +27,7 @@ from biovae.plotting.traversal import traversal
 __all__ = [
     "anomalies",
     "calibration",
+    "compare",
     "comparison",
     "counterfactual",
     "dimensions",
@@ -45,7 +46,6 @@ __all__ = [
     "points",
     "predictive_checks",
     "prototype",
-    "ranking",
     "svg",
     "sweep",
     "traversal",

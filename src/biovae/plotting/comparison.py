@@ -1,4 +1,4 @@
-"""PCA against VAE, and likelihoods against each other: a dot per score, each on a scale that makes it readable."""
+"""PCA against VAE, and models against each other: a dot per score, each on a scale that makes it readable."""
 
 from __future__ import annotations
 
@@ -8,14 +8,39 @@ import numpy as np
 import pandas as pd
 
 from biovae.errors import InputError
-from biovae.plotting.canvas import BLUE, INK, MUTED, NORMAL, ORANGE, SMALL, dress, new_axes, plain, thousands
+from biovae.plotting.canvas import (
+    BLUE,
+    INK,
+    MUTED,
+    NORMAL,
+    ORANGE,
+    SMALL,
+    VERMILLION,
+    dress,
+    key,
+    new_axes,
+    plain,
+    thousands,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from biovae.analysis import Choice
+
 MEASURES = ("measure", "pca", "vae")
-SCORES = ("name", "mean", "se")
-TWO_SIDED_95 = 1.96
+LINEAR = 10.0  # nats up to which differences are drawn to scale
+KINDS = {
+    "best": ("best", BLUE, "o"),
+    "alike": ("as good, within two standard errors", ORANGE, "o"),
+    "behind": ("behind", MUTED, "o"),
+    "floor": ("without a network", VERMILLION, "s"),
+}
+TABLE = {  # title, decimals, and place in widths of the axes
+    "mean": ("score", 1, 1.09),
+    "pit": ("PIT off", 3, 1.19),
+    "parameters": ("parameters", 0, 1.34),
+}
 
 
 def comparison(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -39,36 +64,50 @@ def comparison(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def ranking(frame: pd.DataFrame, *, unit: str = "nats per observation", ax: Axes | None = None) -> Axes:
-    """Draw scores as dots with 95 % intervals, the best at the top.
+def compare(found: Choice, *, ax: Axes | None = None) -> Axes:
+    """Draw how far each candidate and floor lies from the best candidate, paired, beside what else is known of it.
+
+    Differences beyond ten nats are drawn on a logarithmic scale, so that those that matter can be seen.
 
     Args:
-        frame: A row per candidate: `name`, `mean` (higher is better) and `se`, its standard error.
-        unit: Of the scores.
+        found: From `bv.tl.compare`.
         ax: Axes to draw on; new ones otherwise.
-
-    Raises:
-        InputError: A column is missing.
     """
-    _expect(frame, SCORES)
-    frame = frame.sort_values("mean", kind="stable")
-    ax = new_axes(ax, width=6.4, height=1.0 + 0.34 * max(len(frame), 1))
-    place = np.arange(len(frame))
-    mean, half = frame["mean"].to_numpy(dtype=np.float64), TWO_SIDED_95 * frame["se"].to_numpy(dtype=np.float64)
-    ax.hlines(place, mean - half, mean + half, color=BLUE, linewidth=1.6)
-    ax.plot(mean, place, "o", color=BLUE, markersize=6, linestyle="")
-    for at, value in zip(place, mean, strict=True):
-        ax.annotate(
-            thousands(round(value, 1)), (value, at), xytext=(0, 6), textcoords="offset points", ha="center",
-            fontsize=SMALL, color=INK,
-        )  # fmt: skip
-    ax.set_yticks(place, [plain(name) for name in frame["name"]])
-    ax.set_ylim(-0.6, len(frame) - 0.3)
-    ax.margins(x=0.12)
-    dress(ax, x=f"score ({unit}; higher is better; bars: 95 % interval)", y="", grid="x")
+    frame = found.frame.iloc[::-1].reset_index(drop=True)
+    ax = new_axes(ax, width=9.4, height=1.3 + 0.34 * len(frame))
+    for kind, (label, color, marker) in KINDS.items():
+        rows = frame[[kind == _kind(found, row) for row in frame.itertuples()]]
+        if rows.empty:
+            continue
+        half = 2 * rows["difference_se"]
+        ax.hlines(rows.index, rows["difference"] - half, rows["difference"] + half, color=color, linewidth=1.6)
+        ax.plot(rows["difference"], rows.index, marker, color=color, markersize=6, linestyle="", label=label)
+    ax.axvline(0, color=INK, linewidth=1, linestyle=(0, (5, 3)))
+    ax.set_yticks(frame.index, [plain(name, 44) for name in frame["name"]])
+    ax.set_ylim(-0.6, len(frame) - 0.1)
+    if frame["difference"].abs().max() > LINEAR:
+        ax.set_xscale("symlog", linthresh=LINEAR, linscale=1.5)
+    _columns(ax, frame)
+    dress(ax, x="score less that of the best (nats per observation; bars: two standard errors)", y="", grid="x")
     ax.xaxis.set_major_formatter(thousands)
     ax.set_ylabel("candidate", fontsize=NORMAL, color=INK)
+    key(ax, columns=4)
     return ax
+
+
+def _kind(found: Choice, row: Any) -> str:
+    if row.floor:
+        return "floor"
+    return "best" if row.name == found.best else "alike" if row.name in found.alike else "behind"
+
+
+def _columns(ax: Axes, frame: pd.DataFrame) -> None:
+    """The other numbers of each row, to the right of it."""
+    where: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "center", "fontsize": SMALL}
+    for name, (title, digits, x) in TABLE.items():
+        ax.text(x, len(frame) - 0.35, title, color=INK, fontweight="bold", **where)
+        for y, value in frame[name].items():
+            ax.text(x, y, f"{value:,.{digits}f}".replace("-", "−") if np.isfinite(value) else "–", color=INK, **where)
 
 
 def _row(ax: Axes, row: dict, *, first: bool) -> None:

@@ -21,6 +21,7 @@ from biovae.run.findings import OWN
 from biovae.run.folder import Request, Say, fit_run, judge_run
 from biovae.run.metrics import sha256
 from biovae.tools.pp import check
+from biovae.training.plan import Epochs
 
 KINDS: dict[str, Callable[..., Modality]] = {"rna": rna, "continuous": continuous, "binary": binary}
 
@@ -28,13 +29,9 @@ KINDS: dict[str, Callable[..., Modality]] = {"rna": rna, "continuous": continuou
 def fit_from_options(given: dict[str, Any], config: Path | None, explicit: set[str], command: str, say: Say) -> Verdict:
     """Run `biovae fit`: what was typed wins over the configuration file, which wins over the defaults."""
     o = _configured(given, config, explicit)
-    data, notices = open_data(o["data"], o["batch"], transpose=o["transpose"])
-    covariates = [c.strip() for c in o["covariates"].split(",") if c.strip()]
-    if len(o["data"]) > 1 and o["batch"] not in covariates:
-        covariates.append(o["batch"])
-    vae = build(o, data, covariates)
+    data, vae, notices = described(o)
     options = Options(
-        epochs=_epochs(o["epochs"]),
+        epochs=epochs_of(o["epochs"]),
         batch_size=o["batch_size"],
         seed=o["seed"],
         device=o["device"],
@@ -57,6 +54,15 @@ def fit_from_options(given: dict[str, Any], config: Path | None, explicit: set[s
     return fit_run(request, say)
 
 
+def described(o: dict[str, Any]) -> tuple[AnnData | MuData, VAE, list[str]]:
+    """The data and the model that the options describe, and what there is to say about joining files."""
+    data, notices = open_data(o["data"], o["batch"], transpose=o["transpose"])
+    covariates = words(o["covariates"])
+    if len(o["data"]) > 1 and o["batch"] not in covariates:
+        covariates.append(o["batch"])
+    return data, build(o, data, covariates), notices
+
+
 def build(o: dict[str, Any], data: AnnData | MuData, covariates: Sequence[str]) -> VAE:
     """The recipe that the options describe; what pydantic refuses becomes one sentence."""
     try:
@@ -68,6 +74,7 @@ def build(o: dict[str, Any], data: AnnData | MuData, covariates: Sequence[str]) 
             depth=o["depth"],
             beta=o["beta"],
             prior=o["prior"],
+            objective=o["objective"],
         )
     except ValidationError as error:
         problem = error.errors()[0]
@@ -200,7 +207,13 @@ def _configured(given: dict[str, Any], config: Path | None, explicit: set[str]) 
     return given | {name: value for name, value in text.items() if name not in explicit}
 
 
-def _epochs(text: str) -> Any:
+def words(text: str) -> list[str]:
+    """What stands between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def epochs_of(text: str) -> Epochs:
+    """A number of passes, or "auto"."""
     return "auto" if text == "auto" else _whole(text, "epochs")
 
 

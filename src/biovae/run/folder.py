@@ -5,7 +5,7 @@ model/  embedding.npy  obs_names.txt  embedded.h5ad  split.csv  metrics.json  hi
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from biovae.run.metrics import metrics
 from biovae.run.working import working
 
 Say = Callable[[str], None]
+KNOWN = frozenset(("checkpoints", "metrics.json", "model", "report.html", "split.csv", "history.csv"))
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,15 @@ def held_out(roles: np.ndarray) -> np.ndarray:
 
 def claim(out: Path, *, resume: bool) -> None:
     """Make the folder, or take over the folder of an earlier run; anything else is left alone."""
-    known = {"checkpoints", "metrics.json", "model", "report.html", "split.csv", "history.csv"}
+    check_free(out, KNOWN)
+    out.mkdir(parents=True, exist_ok=True)
+    if not resume and (out / "checkpoints").exists():
+        for step in (out / "checkpoints").glob("step-*"):
+            shutil.rmtree(step, ignore_errors=True)
+
+
+def check_free(out: Path, known: Set[str]) -> None:
+    """Refuse a folder that holds other things than an earlier run left, which are `known`."""
     if out.exists() and not out.is_dir():
         raise InputError(f"expected a folder for the run, found the file {out}: choose another --out.")
     inside = {p.name for p in out.iterdir()} if out.exists() else set()
@@ -114,10 +123,6 @@ def claim(out: Path, *, resume: bool) -> None:
             f"expected a new or empty folder, or that of an earlier run, found {len(inside)} other files in {out}: "
             "choose another --out."
         )
-    out.mkdir(parents=True, exist_ok=True)
-    if not resume and (out / "checkpoints").exists():
-        for step in (out / "checkpoints").glob("step-*"):
-            shutil.rmtree(step, ignore_errors=True)
 
 
 def embedded(evidence: Evidence, obs: pd.DataFrame, markers: Differential | None) -> AnnData:

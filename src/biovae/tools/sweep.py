@@ -1,6 +1,8 @@
 """The rate-distortion curve of a model and data: one fit per beta, every number taken on observations held out."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,16 +19,14 @@ from biovae.analysis import (
     ica,
     indicators,
     label_accuracy,
-    log_normalise,
     mig,
-    pca,
     sap,
     total_correlation,
     variance_explained,
 )
 from biovae.analysis.sweep import Sweep, recommend
 from biovae.batch import SparseMatrix, plain
-from biovae.data import Prepared, Role
+from biovae.data import Role
 from biovae.diagnostics.collapse import active, information
 from biovae.errors import InputError
 from biovae.model import VAE
@@ -37,13 +37,14 @@ from biovae.noise import Noise
 from biovae.posteriors import Diagonal
 from biovae.schema import Support
 from biovae.tools.labels import complete
-from biovae.tools.likelihoods import SAMPLES, halves
+from biovae.tools.likelihoods import BOUND, SAMPLES, THINNED, halves
+from biovae.tools.principal import principal
+from biovae.tools.several import several
 from biovae.training.plan import Epochs
 
 BETAS = (0.03, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0)
 NEAR = 1.0  # nats below log n, beyond which no estimate of the information is to be trusted
-THINNED = "log-probability of the other half of a held-out observation's counts"
-BOUND = "importance-weighted bound of held-out observations"
+Row = dict[str, Any]
 
 
 def sweep(  # noqa: PLR0913 - a user's door
@@ -56,13 +57,16 @@ def sweep(  # noqa: PLR0913 - a user's door
     test: float = 0.2,
     seeds: Sequence[int] = (0,),
     epochs: Epochs = "auto",
-    progress: bool = False,
+    workers: int = 1,
+    progress: bool = True,
+    keep: Path | str | None = None,
 ) -> Sweep:
     """Fit the same model at several betas, and say which to take for imputation and for discovery.
 
     Counts are scored by thinning: z comes from one half of a held-out observation's counts, and the other half is
     predicted, so that copying noise does not pay. PCA and ICA of the same training data stand in the same table: as
-    maps and as axes they often win. Every fit starts afresh from its seed.
+    maps and as axes they often win. Every fit starts afresh from its seed. Ctrl-C ends early, with the fits that are
+    done.
 
     Args:
         vae: The model in all but its beta; one modality.
@@ -73,120 +77,145 @@ def sweep(  # noqa: PLR0913 - a user's door
         test: Fraction of observations that no fit sees, and that are scored.
         seeds: A fit of every beta for each of them; differences between betas mean little where seeds differ as much.
         epochs: Of each fit.
+        workers: Fits side by side, in processes of their own; see `tools.several`.
         progress: Show each fit.
+        keep: A CSV file for the numbers of the fits, written anew after each of them.
 
     Raises:
         InputError: The model has several modalities, a beta is negative, or a column is missing or has gaps.
     """
-    if len(vae.modalities) != 1:
-        raise InputError(f"expected a model of one modality, found {len(vae.modalities)}: sweep them one at a time.")
+    jobs = _jobs(betas, seeds)
+    how = (test, seeds[0], epochs)
+    again = partial(_Trial, vae.variant(), data, (labels, factors), how, progress=progress and workers == 1)
+    trial = again()
+    rows: list[Row] = []
+    scores = []
+    for (beta, _), (row, score) in several(trial, jobs, again=again, workers=workers, progress=progress):
+        rows.append(row)
+        scores.append(pd.Series(score, name=beta))
+        _write(pd.DataFrame(rows), keep)
+    behind = _behind(scores)
+    rows = [row | {"behind_se": behind[row["beta"]]} for row in sorted(rows, key=lambda r: (r["seed"], r["beta"]))]
+    frame = pd.DataFrame([*rows, *trial.linear(rows[0]["pca"])])
+    _write(frame, keep)
+    return recommend(frame.drop(columns="pca"), THINNED if trial.counts else BOUND)
+
+
+class _Trial:
+    """The data of a sweep, and what is done at each beta."""
+
+    def __init__(
+        self,
+        vae: VAE,
+        data: AnnData,
+        columns: tuple[str | None, Sequence[str]],
+        how: tuple[float, int, Epochs],
+        *,
+        progress: bool,
+    ) -> None:
+        if len(vae.modalities) != 1:
+            raise InputError(f"expected a model of one modality, found {len(vae.modalities)}: sweep one at a time.")
+        labels, factors = columns
+        test, self.seed, self.epochs = how
+        self.vae, self.progress = vae, progress
+        self.prepared = vae.prepare(data)
+        self.named = None if labels is None else complete(data, labels).astype(str).to_numpy()
+        self.known = _factors(data, labels, factors)
+        held_out = Noise(self.seed).numpy().random(len(self.prepared.obs_names)) < test
+        self.roles = vae.roles(data, self.prepared, held_out=held_out, seed=self.seed)
+        self.base = principal(self.prepared, self.roles, vae.latent, self.seed)
+        self.counts = self.prepared.schema.modalities[0].support is Support.COUNTS
+
+    def __call__(self, job: tuple[float, int]) -> tuple[Row, np.ndarray] | None:
+        beta, seed = job
+        candidate = self.vae.variant(beta=beta)
+        options = Options(epochs=self.epochs, seed=seed, progress=self.progress)
+        candidate.fit_prepared(self.prepared, self.roles, options)
+        if candidate.fitted.record["interrupted"]:
+            return None
+        # The same draws and halves judge every fit, so that differences between them are paired.
+        judged, score, z = self._judge(candidate)
+        return {"method": "VAE", "beta": beta, "seed": seed} | judged | self._axes(z), score
+
+    def linear(self, reconstruction: float) -> list[Row]:
+        """The rows of PCA and ICA, which span the same space; neither has correlated axes, by construction."""
+        turned = ica(self.base, self.seed)
+        shared: Row = {"seed": self.seed, "reconstruction": reconstruction, "gaussian_total_correlation": 0.0}
+        name = "ICA" if turned.converged else "ICA, not converged"
+        return [
+            {"method": method} | shared | self._axes(scores)
+            for method, scores in (("PCA", self.base.scores), (name, turned.scores))
+        ]
+
+    def _judge(self, vae: VAE) -> tuple[Row, np.ndarray, np.ndarray]:
+        """Everything that needs the network; each held-out observation's score; posterior means of all observations."""
+        fitted, seed = vae.fitted, self.seed
+        evidence = Evidence(vae, fitted, self.prepared, np.flatnonzero(self.roles == Role.TEST), seed)
+        mean, variance = evidence.moments
+        scores, rows = evidence.scores, evidence.rows
+        if self.counts:
+            given, other = (half.observations for half in halves(self.prepared, seed))
+            score = predictive(fitted.network, given, other, rows, Noise(seed), SAMPLES)
+            without = fitted.null.score(other, rows)
+        else:
+            score, without = scores.iwae, evidence.null
+        explained = _explained(evidence, self.roles == Role.TRAIN, self.base)
+        told, limit = information(mean, variance, seed) if isinstance(vae.posterior, Diagonal) else (np.nan, np.nan)
+        overlapping = told < limit - NEAR  # else the estimate of the total correlation is far too high
+        found = {
+            "rate": float(scores.kl.sum(1).mean()),
+            "distortion": float(-scores.reconstruction.mean()),
+            "elbo": float(scores.elbo.mean()),
+            "score": float(score.mean()),
+            "score_se": float(score.std(ddof=1) / np.sqrt(len(score))),
+            "gain": float((score - without).mean()),
+            "active": int(active(mean).sum()),
+            "information": told,
+            "total_correlation": total_correlation(mean, variance, seed) if overlapping else np.nan,
+            "gaussian_total_correlation": gaussian_total_correlation(mean, variance),
+            "reconstruction": explained.vae,
+            "pca": explained.pca,
+            "seconds": fitted.record["seconds"],
+        }
+        return found, score, mean
+
+    def _axes(self, z: np.ndarray) -> dict[str, float]:
+        """What any embedding can be asked; SAP sees dimensions of unit variance, or those of PCA would weigh more."""
+        found: dict[str, float] = {}
+        if self.named is not None:
+            found["accuracy"] = label_accuracy(z, self.named)
+        if self.known is not None:
+            of = dci(z, self.known, self.seed)
+            spread = z.std(0)
+            scaled = z / np.where(spread > 1, spread, 1)  # what hardly varies stays small
+            found |= {
+                "mig": mig(z, self.known).score,
+                "sap": sap(scaled, self.known, self.seed).score,
+                "disentanglement": of.disentanglement,
+                "completeness": of.completeness,
+                "informativeness": float(of.informativeness.mean()),
+            }
+        return found
+
+
+def _write(frame: pd.DataFrame, keep: Path | str | None) -> None:
+    if keep is not None:
+        Path(keep).parent.mkdir(parents=True, exist_ok=True)
+        frame.drop(columns="pca").to_csv(keep, index=False)
+
+
+def _jobs(betas: Sequence[float], seeds: Sequence[int]) -> dict[str, tuple[float, int]]:
+    """Every beta with every seed, by name."""
     if not len(betas) or not len(seeds) or min(betas) < 0:
         raise InputError(f"expected one beta and one seed at least, and none below 0, found {betas} and {seeds}.")
-    prepared = vae.prepare(data)
-    named = None if labels is None else complete(data, labels).astype(str).to_numpy()
-    known = _factors(data, labels, factors)
-    held_out = Noise(seeds[0]).numpy().random(len(prepared.obs_names)) < test
-    roles = vae.roles(data, prepared, held_out=held_out, seed=seeds[0])
-    base = _base(prepared, roles, vae.latent, seeds[0])
-    rows: list[dict[str, Any]] = []
-    scores = []
-    for seed in seeds:
-        for beta in sorted(set(map(float, betas))):
-            candidate = VAE.model_validate(vae.model_dump() | {"beta": beta})
-            candidate.fit_prepared(prepared, roles, Options(epochs=epochs, seed=seed, progress=progress))
-            # The same draws and halves judge every fit, so that differences between them are paired.
-            judged, score, z = _judge(candidate, prepared, roles, base, seeds[0])
-            rows.append({"method": "VAE", "beta": beta, "seed": seed} | judged | _axes(z, named, known, seeds[0]))
-            scores.append(pd.Series(score, name=beta))
-    behind = _behind(scores)
-    rows = [row | {"behind_se": behind[row["beta"]]} for row in rows]
-    rows += _linear(base, rows[0]["pca"], named, known, seeds[0])
-    frame = pd.DataFrame(rows).drop(columns="pca")
-    return recommend(frame, THINNED if _counts(prepared) else BOUND)
-
-
-def _judge(
-    vae: VAE, prepared: Prepared, roles: np.ndarray, base: PCA, seed: int
-) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-    """Everything that needs the network; each held-out observation's score; posterior means of all observations."""
-    fitted = vae.fitted
-    evidence = Evidence(vae, fitted, prepared, np.flatnonzero(roles == Role.TEST), seed)
-    mean, variance = evidence.moments
-    scores, rows = evidence.scores, evidence.rows
-    if _counts(prepared):
-        given, other = (half.observations for half in halves(prepared, seed))
-        score = predictive(fitted.network, given, other, rows, Noise(seed), SAMPLES)
-        without = fitted.null.score(other, rows)
-    else:
-        score, without = scores.iwae, evidence.null
-    explained = _explained(evidence, roles == Role.TRAIN, base)
-    told, limit = information(mean, variance, seed) if isinstance(vae.posterior, Diagonal) else (np.nan, np.nan)
-    overlapping = told < limit - NEAR  # else the estimate of the total correlation is far too high
-    found = {
-        "rate": float(scores.kl.sum(1).mean()),
-        "distortion": float(-scores.reconstruction.mean()),
-        "elbo": float(scores.elbo.mean()),
-        "score": float(score.mean()),
-        "score_se": float(score.std(ddof=1) / np.sqrt(len(score))),
-        "gain": float((score - without).mean()),
-        "active": int(active(mean).sum()),
-        "information": told,
-        "total_correlation": total_correlation(mean, variance, seed) if overlapping else np.nan,
-        "gaussian_total_correlation": gaussian_total_correlation(mean, variance),
-        "reconstruction": explained.vae,
-        "pca": explained.pca,
-        "seconds": fitted.record["seconds"],
-    }
-    return found, score, mean
+    ordered = sorted(set(map(float, betas)))
+    return {f"beta {beta:g}, seed {seed}": (beta, seed) for seed in seeds for beta in ordered}
 
 
 def _behind(scores: Sequence[pd.Series]) -> pd.Series:
     """Paired standard error of the distance of each beta's score to the best, over observations, after the seeds."""
     each = pd.concat(scores, axis=1).T.groupby(level=0).mean().T
     return each.sub(each[each.mean().idxmax()], axis=0).sem()
-
-
-def _linear(
-    base: PCA, reconstruction: float, named: np.ndarray | None, known: pd.DataFrame | None, seed: int
-) -> list[dict[str, Any]]:
-    """The rows of PCA and ICA, which span the same space; neither has correlated axes, by construction."""
-    turned = ica(base, seed)
-    shared: dict[str, Any] = {"seed": seed, "reconstruction": reconstruction, "gaussian_total_correlation": 0.0}
-    name = "ICA" if turned.converged else "ICA, not converged"
-    return [
-        {"method": method} | shared | _axes(scores, named, known, seed)
-        for method, scores in (("PCA", base.scores), (name, turned.scores))
-    ]
-
-
-def _counts(prepared: Prepared) -> bool:
-    return prepared.schema.modalities[0].support is Support.COUNTS
-
-
-def _axes(z: np.ndarray, named: np.ndarray | None, known: pd.DataFrame | None, seed: int) -> dict[str, float]:
-    """What can be asked of any embedding; SAP sees dimensions of unit variance, or those of PCA would weigh more."""
-    found: dict[str, float] = {}
-    if named is not None:
-        found["accuracy"] = label_accuracy(z, named)
-    if known is not None:
-        of = dci(z, known, seed)
-        spread = z.std(0)
-        scaled = z / np.where(spread > 1, spread, 1)  # what hardly varies stays small
-        found |= {
-            "mig": mig(z, known).score,
-            "sap": sap(scaled, known, seed).score,
-            "disentanglement": of.disentanglement,
-            "completeness": of.completeness,
-            "informativeness": float(of.informativeness.mean()),
-        }
-    return found
-
-
-def _base(prepared: Prepared, roles: np.ndarray, latent: int, seed: int) -> PCA:
-    x, exposure = plain(prepared.observations.x[0]), prepared.observations.exposure[0]
-    if exposure is not None:
-        x = log_normalise(x, exposure[:, 0].numpy())
-    return pca(x, latent, seed, roles == Role.TRAIN)
 
 
 def _explained(evidence: Evidence, train: np.ndarray, base: PCA) -> Explained:
@@ -209,6 +238,6 @@ def _factors(data: AnnData, labels: str | None, names: Sequence[str]) -> pd.Data
     parts = [complete(data, name).rename(name) for name in names]
     if labels is not None:
         own = complete(data, labels)
-        several = own.nunique() > 2
-        parts += [indicators(own).set_axis(data.obs_names)] if several else [own.astype(str).rename(labels)]
+        two = own.nunique() < 3
+        parts += [own.astype(str).rename(labels)] if two else [indicators(own).set_axis(data.obs_names)]
     return pd.concat(parts, axis=1) if parts else None

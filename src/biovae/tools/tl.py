@@ -1,6 +1,7 @@
 """bv.tl: questions to a fitted model, or about which model to fit."""
 
 from biovae.tools.anomalies import anomalies
+from biovae.tools.compare import compare
 from biovae.tools.differential import Effort, differential
 from biovae.tools.dimensions import dimensions
 from biovae.tools.holes import density, holes, plausibility, prior_support
@@ -11,6 +12,7 @@ from biovae.tools.expression import corrected_expression
 from biovae.tools.holes import density, holes, plausibility
 from biovae.tools.imputation import imputation
 from biovae.tools.likelihoods import rank_likelihoods, thin
+from biovae.tools.likelihoods import thin
 from biovae.tools.path import path, path_lengths
 from biovae.tools.predictive import PredictiveChecks, predictive_checks
 from biovae.tools.prototype import prototype
@@ -24,6 +26,7 @@ __all__ = [
     "anomalies",
     "corrected_expression",
     "counterfactual",
+    "compare",
     "density",
     "differential",
     "dimensions",

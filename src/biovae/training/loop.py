@@ -19,7 +19,7 @@ from biovae.batch import Observations
 from biovae.errors import TrainingDiverged
 from biovae.network import Network
 from biovae.noise import Noise
-from biovae.objective import Objective
+from biovae.objective import ELBO, Objective
 from biovae.training.feeds import Direct, Feed
 from biovae.training.schedule import Schedule
 from biovae.training.step import Settings, Step
@@ -214,7 +214,8 @@ class Trainer:
         self._collect()
         p, schedule = self.progress, self.schedule
         rows = self.validation_rows if len(self.validation_rows) else self.train_rows
-        bound, reconstruction, kl = evaluate(self.network, self.observations, rows[:EVALUATED], self.noise)
+        found = evaluate(self.network, self.observations, rows[:EVALUATED], self.noise, self.objective)
+        bound, reconstruction, kl, charge = found
         share = schedule.share(max(p.step - 1, 0))
         train = p.bound_sum / p.bound_count if p.bound_count else None
         rate = self.settings.rate * schedule.rate(p.step - 1)
@@ -222,8 +223,8 @@ class Trainer:
             Evaluation(p.epoch, p.step, seconds, self.beta * share, rate, train, bound, reconstruction, kl)
         )
         p.bound_sum, p.bound_count, p.evaluated_at = 0.0, 0, p.step
-        # What chooses the best weights is the bound at the beta that was asked for.
-        aim = reconstruction - self.beta * kl
+        # What chooses the best weights is the objective that was asked for, at its beta.
+        aim = reconstruction - self.beta * (kl + charge)
         schedule.observe(p.step, aim)
         if share == 1 and aim > p.best:
             p.best, p.best_epoch = aim, p.epoch
@@ -236,16 +237,24 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def evaluate(
-    network: Network, observations: Observations, rows: Int[Tensor, "rows"], noise: Noise
-) -> tuple[float, float, float]:
-    """Mean bound at beta 1, reconstruction and KL of some rows, in nats per observation; the same draws every time."""
+    network: Network,
+    observations: Observations,
+    rows: Int[Tensor, "rows"],
+    noise: Noise,
+    objective: Objective = ELBO(),  # noqa: B008 - frozen
+) -> tuple[float, float, float, float]:
+    """Mean bound at beta 1, reconstruction, KL, and what the objective charges beside it, in nats per observation.
+
+    The same draws every time.
+    """
     network.eval()
-    sums = torch.zeros(3, dtype=torch.float64)
+    sums = torch.zeros(4, dtype=torch.float64)
     widest = max(m.features for m in network.parts)
     for i, part in enumerate(rows.split(max(16, min(512, ENTRIES // widest)))):
         t = network.terms(observations.batch(part).to(noise.device), noise.at(-1, i), densities=False)
         kl = t.kl_by_group.sum(-1)
         reconstruction = (t.log_px - t.library).mean(0)
-        sums += torch.stack([(reconstruction - kl).sum(), reconstruction.sum(), kl.sum()]).cpu().double()
-    bound, reconstruction, kl = (sums / max(len(rows), 1)).tolist()
-    return bound, reconstruction, kl
+        parts = (reconstruction - kl, reconstruction, kl, objective.charge(t))
+        sums += torch.stack([part.sum() for part in parts]).cpu().double()
+    bound, reconstruction, kl, charge = (sums / max(len(rows), 1)).tolist()
+    return bound, reconstruction, kl, charge

@@ -1,0 +1,108 @@
+"""Several fits: one after another, or side by side in processes of their own; a person sees how far they are.
+
+Whatever was finished before Ctrl-C is kept. Processes are started afresh (compiled loops do not survive a fork), so the
+script that asks for them needs the usual `if __name__ == "__main__":`, and each holds the data once more.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import torch
+
+from biovae.errors import InputError, Interrupted
+
+Jobs = Mapping[str, Any]  # by the name under which a person is told of it
+Work = Callable[[Any], Any]  # of a job: fits, judges, returns what is kept; None where the fit was interrupted
+Results = Generator[tuple[str, Any], None, None]
+
+_work: Work | None = None  # of this worker process
+
+
+def several(
+    work: Work, jobs: Jobs, *, again: Callable[[], Work], workers: int = 1, progress: bool = True
+) -> Iterator[tuple[Any, Any]]:
+    """Each job with its result, as it is done; ends early, and says so, where it is interrupted.
+
+    Args:
+        work: Does a job.
+        jobs: What to do, each by its name.
+        again: Makes the work anew, in each worker process; it is pickled, with the data that it needs.
+        workers: Processes; 1 works here, with all threads that torch has.
+        progress: Say what is done.
+
+    Raises:
+        InputError: A worker process ended before its work was done, or `workers` is below 1.
+        Interrupted: Ctrl-C before the first job was done.
+    """
+    if workers < 1:
+        raise InputError(f"expected 1 worker at least, found {workers}: leave it at 1, or give the number of cores.")
+    done, workers = 0, min(workers, len(jobs))
+    results = _in_turn(work, jobs) if workers == 1 else _side_by_side(again, jobs, workers)
+    try:
+        for name, result in results:
+            if result is None:
+                raise KeyboardInterrupt
+            done += 1
+            if progress:
+                _say(f"fit {done} of {len(jobs)} done: {name}")
+            yield jobs[name], result
+    except KeyboardInterrupt:
+        if not done:
+            raise Interrupted("interrupted before the first fit was done: nothing to keep.", signal.SIGINT) from None
+        _say(f"interrupted: {done} of {len(jobs)} fits were done, and are kept")
+    finally:
+        results.close()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_turn(work: Work, jobs: Jobs) -> Results:
+    for name, job in jobs.items():
+        yield name, work(job)
+
+
+def _side_by_side(again: Callable[[], Work], jobs: Jobs, workers: int) -> Results:
+    threads = max(1, cores() // workers)
+    others = set(multiprocessing.active_children())
+    afresh = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=afresh, initializer=_begin, initargs=(again, threads))
+    try:
+        tasks = {pool.submit(_do, job): name for name, job in jobs.items()}
+        for task in as_completed(tasks):
+            yield tasks[task], task.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"expected {workers} worker processes that last, found one that ended: in a script, put the call under "
+            "if __name__ == '__main__':, or use workers=1, which also takes less memory."
+        ) from error
+    except BaseException:  # Ctrl-C, or nobody waits for the rest any more
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(again: Callable[[], Work], threads: int) -> None:
+    """Ready a worker. Ctrl-C reaches it too, and is for the parent to act on."""
+    global _work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    _work = again()
+
+
+def _do(job: Any) -> Any:
+    return None if _work is None else _work(job)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
