@@ -156,6 +156,8 @@ def found_checks(counts=True):
     correlation = np.corrcoef(rng.normal(size=(60, 100)))
     names = pd.Index([f"gene{i}" for i in range(60)])
     return PredictiveChecks(Verdict(()), features, seen, pd.DataFrame(), names, correlation, 0.5 * correlation, 5, True)
+
+
 def imputation_frame():
     error = np.array([1.0, 1.05, 1.2, 1.4, 300.0, 290.0, 304.0, 340.0])
     methods = ["VAE", "PCA", "diffusion", "gene means"]

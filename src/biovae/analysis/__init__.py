@@ -39,8 +39,8 @@ from biovae.analysis.path import Curve, Features, Metric, distances, geodesic, s
 from biovae.analysis.pca import PCA, pca
 from biovae.analysis.plausibility import Doubt, Judge, judge
 from biovae.analysis.prototype import Prototype, prototype
-from biovae.analysis.shift import Shift, energy
 from biovae.analysis.response import References, Response, respond
+from biovae.analysis.shift import Shift, energy
 from biovae.analysis.shores import Rise, rise
 from biovae.analysis.shrinkage import Shrunk, expected_fdr, shrink
 from biovae.analysis.sweep import Sweep, recommend

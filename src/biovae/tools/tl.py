@@ -2,16 +2,12 @@
 
 from biovae.tools.anomalies import anomalies
 from biovae.tools.compare import compare
-from biovae.tools.differential import Effort, differential
-from biovae.tools.dimensions import dimensions
-from biovae.tools.holes import density, holes, plausibility, prior_support
 from biovae.tools.counterfactual import counterfactual
 from biovae.tools.differential import Effort, differential
 from biovae.tools.dimensions import dimensions
 from biovae.tools.expression import corrected_expression
-from biovae.tools.holes import density, holes, plausibility
+from biovae.tools.holes import density, holes, plausibility, prior_support
 from biovae.tools.imputation import imputation
-from biovae.tools.likelihoods import rank_likelihoods, thin
 from biovae.tools.likelihoods import thin
 from biovae.tools.path import path, path_lengths
 from biovae.tools.predictive import PredictiveChecks, predictive_checks
@@ -39,7 +35,6 @@ __all__ = [
     "predictive_checks",
     "prior_support",
     "prototype",
-    "rank_likelihoods",
     "shift",
     "sweep",
     "thin",
