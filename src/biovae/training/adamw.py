@@ -70,14 +70,15 @@ class AdamW:
             excess: Gradients are divided by it.
         """
         for group in self.groups:
-            moving = [w for w in group.weights if w.grad is not None]
+            moving: list[Tensor] = [w for w in group.weights if w.grad is not None]
             if not moving:
                 continue
+            slopes = [w.grad for w in moving if w.grad is not None]
             t, m, v = (list(part) for part in zip(*(self._of[w] for w in moving), strict=True))
             torch._foreach_add_(t, 1)
             torch._fused_adamw_(
-                moving, [w.grad for w in moving], m, v, [], t,
-                lr=rate, beta1=self.betas[0], beta2=self.betas[1], weight_decay=group.decay, eps=EPS,
+                moving, slopes, m, v, [], t,
+                lr=torch.as_tensor(rate), beta1=self.betas[0], beta2=self.betas[1], weight_decay=group.decay, eps=EPS,
                 amsgrad=False, maximize=False, grad_scale=excess, found_inf=bad,
             )  # fmt: skip
             if bad is not None:
