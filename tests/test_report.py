@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from biovae.analysis import stability
 from biovae.errors import InputError
 from biovae.report import Report, render, write
 from biovae.report.maps import MOST_LABELS, MOST_POINTS
@@ -20,6 +21,9 @@ EVIL = "<script>alert('x')</script>"
 SIZE, FEATURES = 200, 30
 RNG = np.random.default_rng(0)
 MEAN = RNG.lognormal(-1, 1, FEATURES)
+CLUSTERS = np.resize(["0", "1", "10"], SIZE)
+PLACES = 9 * np.eye(3)[np.resize([0, 1, 2], SIZE)] + RNG.normal(size=(SIZE, 3))
+STABLE = stability([PLACES, PLACES, RNG.permuted(PLACES, axis=0)], groups=CLUSTERS, references={"noise": [PLACES] * 2})
 
 
 class State(StrEnum):
@@ -80,6 +84,7 @@ def full(**changes):
         "prototype_sentence": "The prototype is a quiet cell.",
         "leakage": pd.DataFrame({"variable": ["library size"], "r2": [0.01]}),
         "presence": pd.DataFrame({"rna": np.ones(SIZE, bool), "protein": np.arange(SIZE) < 50}),
+        "stability": STABLE,
         "notices": ["Counts were read from X."],
         "metrics": {"seconds": 12.5, "epochs": 6, "validation_elbo": -696.0, "test_elbo": None, "own_number": 7},
         "command": "biovae fit cells.h5ad --out run",
@@ -146,8 +151,8 @@ def page(source):
 
 
 ALL = [
-    "verdict", "training", "map", "clusters", "dimensions", "calibration", "pca", "prototype", "leakage", "modalities",
-    "data", "metrics", "reproduce",
+    "verdict", "training", "map", "clusters", "stability", "dimensions", "calibration", "pca", "prototype", "leakage",
+    "modalities", "data", "metrics", "reproduce",
 ]  # fmt: skip
 
 
@@ -174,7 +179,7 @@ def test_the_policy_forbids_everything_else(page):
 
 def test_every_picture_has_words_for_those_who_cannot_see_it(page):
     drawn = [a for a in page.all("svg") if a.get("role") == "img"]
-    assert len(drawn) == len(page.all("figure")) == 10
+    assert len(drawn) == len(page.all("figure")) == 11
     assert all(len(a["aria-label"]) > 20 for a in drawn)
     assert all(a.get("aria-hidden") for a in page.all("svg") if a.get("role") != "img")
 
@@ -262,6 +267,20 @@ def test_a_prototype_without_fold_changes_is_ranked_by_difference():
     assert f"difference {largest}" in text
 
 
+def test_clusters_that_other_seeds_do_not_find_are_marked():
+    upon = PLACES - 9 * np.where(CLUSTERS == "10", 1, 0)[:, None] * (np.eye(3)[2] - np.eye(3)[1])
+    found = stability([PLACES, PLACES, upon], groups=CLUSTERS)
+    page = Page(render(full(stability=found)))
+    assert "stable clusters 1 of 3" in page.text
+    assert page.text.count("NO: not stable (0.6") == 2
+    assert page.text.count("yes (1)") == 1
+    assert "Not found again: 1, 10." in page.text
+    assert "Hennig 2007" in page.text
+    assert "The model was fitted 3 times" in page.text
+    assert "Hennig" not in Page(render(full(stability=None))).text
+    assert "found again" not in Page(render(full(stability=None))).text
+
+
 def test_leakage_falls_back_on_the_verdict():
     spoken = SimpleNamespace(overall=State.LOOK, lines=(line("leakage of library size", 0.3, State.LOOK),))
     page = Page(render(Report(title="t", verdict=spoken)))
@@ -284,6 +303,7 @@ def test_everything_from_outside_is_escaped():
         prototype_sentence=EVIL,
         leakage=pd.DataFrame({EVIL: [EVIL]}),
         presence=full().presence.rename(columns={"rna": EVIL}),
+        stability=stability([PLACES, PLACES], groups=evil),
         notices=[EVIL, '"><img src=x onerror=alert(1)>'],
         metrics={EVIL: EVIL},
         command=EVIL,

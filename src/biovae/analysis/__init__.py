@@ -4,7 +4,9 @@ Every function takes arrays and returns an array, a frame, or a frozen record, s
 people's code and used on what another program fitted. To add one: a file of its own, a row here, a test with a truth.
 """
 
+from biovae.analysis.agreement import Agreement, agreement, align, same_cluster, together
 from biovae.analysis.association import associate, enrich
+from biovae.analysis.claims import calls_held, order_held
 from biovae.analysis.clusters import leiden, markers
 from biovae.analysis.comparison import Comparison, Explained, compare, deviance_explained, variance_explained
 from biovae.analysis.density import Density, density
@@ -26,14 +28,16 @@ from biovae.analysis.holes import Holes, holes
 from biovae.analysis.ica import ICA, ica
 from biovae.analysis.linear import explained_out_of_fold, out_of_fold, r2, slopes
 from biovae.analysis.neighbour_graph import NeighbourGraph, central, neighbour_graph
-from biovae.analysis.neighbours import label_accuracy, label_hits, nearest, shared_neighbours
+from biovae.analysis.neighbours import label_accuracy, label_hits, nearest, neighbours_shared, shared_neighbours
 from biovae.analysis.normalise import log_normalise
 from biovae.analysis.path import Curve, Features, Metric, distances, geodesic, straight
 from biovae.analysis.pca import PCA, pca
 from biovae.analysis.plausibility import Doubt, Judge, judge
+from biovae.analysis.pooling import Pooled, pooled
 from biovae.analysis.prototype import Prototype, prototype
 from biovae.analysis.shores import Rise, rise
 from biovae.analysis.shrinkage import Shrunk, expected_fdr, shrink
+from biovae.analysis.stability import Stability, stability
 from biovae.analysis.sweep import Sweep, recommend
 from biovae.analysis.switches import switches
 from biovae.analysis.trajectory import Trajectory, fate_probabilities, pseudotime, trajectory
@@ -41,6 +45,7 @@ from biovae.analysis.trends import changes, most_changing, trends
 from biovae.analysis.velocity import Direction, direction
 
 __all__ = [
+    "Agreement",
     "DCI",
     "ICA",
     "PCA",
@@ -48,10 +53,15 @@ __all__ = [
     "Dimensions",
     "Explained",
     "Gaps",
+    "Pooled",
     "Prototype",
+    "Stability",
     "Sweep",
     "Traversal",
+    "agreement",
+    "align",
     "associate",
+    "calls_held",
     "Decoded",
     "Differential",
     "Null",
@@ -99,18 +109,24 @@ __all__ = [
     "mig",
     "most_changing",
     "nearest",
+    "neighbours_shared",
+    "order_held",
     "neighbour_graph",
     "out_of_fold",
     "pca",
+    "pooled",
     "prototype",
     "pseudotime",
     "r2",
     "recommend",
+    "same_cluster",
     "sap",
     "rise",
     "shared_neighbours",
     "shrink",
     "slopes",
+    "stability",
+    "together",
     "total_correlation",
     "traverse",
     "trajectory",

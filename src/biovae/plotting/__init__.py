@@ -16,6 +16,7 @@ from biovae.plotting.latent import latent, points
 from biovae.plotting.palettes import palette
 from biovae.plotting.path import path
 from biovae.plotting.prototype import prototype
+from biovae.plotting.stability import stability
 from biovae.plotting.sweep import sweep
 from biovae.plotting.trajectory import trajectory, trends
 from biovae.plotting.traversal import traversal
@@ -38,6 +39,7 @@ __all__ = [
     "points",
     "prototype",
     "ranking",
+    "stability",
     "svg",
     "sweep",
     "traversal",

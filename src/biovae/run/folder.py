@@ -16,7 +16,7 @@ import scipy.sparse
 from anndata import AnnData
 from mudata import MuData
 
-from biovae.analysis import markers
+from biovae.analysis import Stability, markers
 from biovae.batch import SparseMatrix, plain
 from biovae.data import Prepared, Role, flags, quiet
 from biovae.diagnostics import Verdict
@@ -27,7 +27,8 @@ from biovae.model.fitting import Options
 from biovae.model.judge import verdict as judge
 from biovae.report import write as write_report
 from biovae.run.collect import report, versus_pca
-from biovae.run.metrics import metrics
+from biovae.run.metrics import agreement, metrics
+from biovae.tools.stability import compared
 
 Say = Callable[[str], None]
 
@@ -70,12 +71,17 @@ def judge_run(request: Request, prepared: Prepared, roles: np.ndarray, say: Say)
     comparison = _compare(evidence, roles, obs, say)
     verdict = judge(evidence, None if comparison is None else comparison.explained)
     numbers = metrics(evidence, roles, str(verdict.overall), request.data_sha256)
+    found = _stability(vae, evidence)
+    if found is not None:
+        say(str(found))
+        numbers |= agreement(found)
     about = {
         "title": request.title,
         "metrics": numbers,
         "command": request.command,
         "notices": [*request.notices, *prepared.places, *prepared.notices],
         "comparison": comparison,
+        "stability": found,
     }
     vae.save(out / "model", overwrite=True)
     np.save(out / "embedding.npy", evidence.moments.mean)
@@ -83,7 +89,7 @@ def judge_run(request: Request, prepared: Prepared, roles: np.ndarray, say: Say)
     pd.DataFrame({"observation": prepared.obs_names, "role": roles}).to_csv(out / "split.csv", index=False)
     vae.history.to_csv(out / "history.csv", index=False)
     with quiet():
-        embedded(evidence, obs).write_h5ad(out / "embedded.h5ad", compression="gzip")
+        embedded(evidence, obs, found).write_h5ad(out / "embedded.h5ad", compression="gzip")
     write_report(report(evidence, verdict, roles, obs, about), out / "report.html")
     (out / "metrics.json").write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
     return verdict
@@ -110,12 +116,15 @@ def claim(out: Path, *, resume: bool) -> None:
         )
     out.mkdir(parents=True, exist_ok=True)
     if not resume and (out / "checkpoints").exists():
-        for step in (out / "checkpoints").glob("step-*"):
+        for step in [*(out / "checkpoints").rglob("step-*")]:
             shutil.rmtree(step, ignore_errors=True)
 
 
-def embedded(evidence: Evidence, obs: pd.DataFrame) -> AnnData:
-    """The first modality's values with z in `obsm["X_vae"]`, clusters in `obs`, their markers in `uns`."""
+def embedded(evidence: Evidence, obs: pd.DataFrame, found: Stability | None = None) -> AnnData:
+    """The first modality's values with z in `obsm["X_vae"]`, clusters in `obs`, their markers in `uns`.
+
+    Of an ensemble `obs` says, too, which clusters are found again in every fit.
+    """
     x = evidence.observations.x[0]
     names = list(evidence.fitted.schema.modalities[0].features)
     matrix = plain(x)
@@ -123,11 +132,13 @@ def embedded(evidence: Evidence, obs: pd.DataFrame) -> AnnData:
     table = obs.copy()
     table.index = table.index.astype(str)
     table["vae_cluster"] = pd.Categorical(evidence.clusters)
+    if found is not None:
+        table["vae_cluster_stable"] = found.groups["stable"].reindex(evidence.clusters, fill_value=False).to_numpy()
     adata = AnnData(matrix, obs=table, var=pd.DataFrame(index=pd.Index(names)))
     adata.obsm["X_vae"] = evidence.moments.mean
     if isinstance(x, SparseMatrix):
-        found = markers(x.scipy(), evidence.clusters, names)
-        adata.uns["vae_markers"] = found.astype({"cluster": str, "feature": str})
+        marking = markers(x.scipy(), evidence.clusters, names)
+        adata.uns["vae_markers"] = marking.astype({"cluster": str, "feature": str})
     return adata
 
 
@@ -153,3 +164,11 @@ def _summary(vae: VAE) -> str:
         f"fitted in {record['seconds']:.1f} s: {record['epochs']} epochs, validation bound {bound:.1f} nats per "
         f"observation, final beta {record['final_beta']:g}"
     )
+
+
+def _stability(vae: VAE, evidence: Evidence) -> Stability | None:
+    """What the fits of an ensemble agree on, cluster by cluster of the first; None for one fit."""
+    members = vae.members
+    if len(members) < 2:
+        return None
+    return compared(members, evidence.observations, evidence.clusters, seed=evidence.seed, progress=True)

@@ -17,9 +17,7 @@ from biovae.analysis import (
     ica,
     indicators,
     label_accuracy,
-    log_normalise,
     mig,
-    pca,
     sap,
     total_correlation,
     variance_explained,
@@ -37,6 +35,7 @@ from biovae.noise import Noise
 from biovae.posteriors import Diagonal
 from biovae.schema import Support
 from biovae.tools.labels import complete
+from biovae.tools.latent import linear
 from biovae.tools.likelihoods import SAMPLES, halves
 from biovae.training.plan import Epochs
 
@@ -87,7 +86,7 @@ def sweep(  # noqa: PLR0913 - a user's door
     known = _factors(data, labels, factors)
     held_out = Noise(seeds[0]).numpy().random(len(prepared.obs_names)) < test
     roles = vae.roles(data, prepared, held_out=held_out, seed=seeds[0])
-    base = _base(prepared, roles, vae.latent, seeds[0])
+    base = linear(prepared.observations, vae.latent, roles == Role.TRAIN, seeds[0])
     rows: list[dict[str, Any]] = []
     scores = []
     for seed in seeds:
@@ -180,13 +179,6 @@ def _axes(z: np.ndarray, named: np.ndarray | None, known: pd.DataFrame | None, s
             "informativeness": float(of.informativeness.mean()),
         }
     return found
-
-
-def _base(prepared: Prepared, roles: np.ndarray, latent: int, seed: int) -> PCA:
-    x, exposure = plain(prepared.observations.x[0]), prepared.observations.exposure[0]
-    if exposure is not None:
-        x = log_normalise(x, exposure[:, 0].numpy())
-    return pca(x, latent, seed, roles == Role.TRAIN)
 
 
 def _explained(evidence: Evidence, train: np.ndarray, base: PCA) -> Explained:

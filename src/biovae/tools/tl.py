@@ -6,6 +6,7 @@ from biovae.tools.holes import density, holes, plausibility
 from biovae.tools.likelihoods import rank_likelihoods, thin
 from biovae.tools.path import path, path_lengths
 from biovae.tools.prototype import prototype
+from biovae.tools.stability import ensemble_expression, stability
 from biovae.tools.sweep import sweep
 from biovae.tools.trajectory import direction, trajectory, trends, write_trajectory
 
@@ -15,12 +16,14 @@ __all__ = [
     "differential",
     "dimensions",
     "direction",
+    "ensemble_expression",
     "holes",
     "path",
     "path_lengths",
     "plausibility",
     "prototype",
     "rank_likelihoods",
+    "stability",
     "sweep",
     "thin",
     "trajectory",

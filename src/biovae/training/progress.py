@@ -4,12 +4,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from biovae.training.loop import Progress
 
 PATIENCE = 2.0  # seconds without a word
 SLOW_START = "compiling loops, once per installation"
+
+Part = TypeVar("Part")
 
 
 class Watched(Protocol):
@@ -78,3 +80,14 @@ def _summary(p: Progress) -> str:
     return (
         f"epoch {p.epoch + 1}, bound {row.validation_elbo:.1f} nats, rate {row.learning_rate:.1e}, beta {row.beta:.2g}"
     )
+
+
+def passing(parts: Iterable[Part], total: int, name: str, *, show: bool) -> Iterator[Part]:
+    """Any stream of parts, with a bar on a terminal while they pass; silent elsewhere."""
+    if not show or not sys.stderr.isatty():
+        yield from parts
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(parts, name, total, console=Console(stderr=True), transient=True)
