@@ -1,6 +1,6 @@
 """What ensembles are worth and what they cost: `python -m benchmarks.ensemble WAY [DATA]`.
 
-`types`: simulated clear types, and how often intervals hold the truth, of one fit and of all. `nothing`: cells that are all
+`types`: clear types, and how often intervals hold the truth, of one fit and of all. `nothing`: cells that are all
 alike. `real`: files with labels. `ways`: seconds of two fits one after the other, and in two processes at once.
 """
 

@@ -39,12 +39,10 @@ def test_clear_types_are_found_again_and_both_doubts_hold_more_truth(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_where_there_is_nothing_no_cluster_is_found_again(seed):
     vae, adata = fitted(scenarios.NOTHING, seed)
-    found = bv.tl.stability(vae, adata, progress=False)
-    if len(found.groups) > 1:
-        assert not found.groups["stable"].any()
-        assert "Not stable, and not to be reported" in str(found)
-    else:
-        assert "There is one group" in str(found)
+    found = bv.tl.stability(vae, adata, resolution=1.0, progress=False)
+    assert len(found.groups) > 1
+    assert not found.groups["stable"].any()
+    assert "Not stable, and not to be reported" in str(found)
 
 
 @pytest.mark.parametrize(

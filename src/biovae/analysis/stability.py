@@ -72,11 +72,12 @@ class Stability:
     def _agreed(self) -> str:
         own = self.summary.loc[FITS]
         beside = [f"{name} {row['neighbours']:.2f}" for name, row in self.summary.drop(FITS).iterrows()]
+        beside.append(f"chance {self.k / max(len(self.cells) - 1, 1):.2f}")
         found = f"{own['least']:.0f}" if own["least"] == own["most"] else f"{own['least']:.0f} to {own['most']:.0f}"
         return (
             f"{len(self.partitions)} fits of {len(self.cells):,} observations: two share {own['neighbours']:.2f} "
-            f"of an observation's {self.k} nearest neighbours ({', '.join(beside)}; by chance "
-            f"{self.k / max(len(self.cells) - 1, 1):.2f}), and their {found} clusters have an adjusted Rand index of "
+            f"of an observation's {self.k} nearest neighbours ({', '.join(beside)}), and their "
+            f"{found} clusters have an adjusted Rand index of "
             f"{own['clusters']:.2f} (lowest {own['clusters_lowest']:.2f})."
         )
 

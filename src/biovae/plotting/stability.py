@@ -56,11 +56,11 @@ def stability(groups: pd.DataFrame, *, most: int = MOST, ax: Axes | None = None)
             )  # fmt: skip
     ax.axvline(EDGE, color=INK, linewidth=0.9, linestyle=(0, (5, 3)), zorder=0)
     ax.annotate(
-        "not to be relied on", (EDGE, len(shown) - 0.5), xytext=(-4, -2), textcoords="offset points", ha="right",
+        "not to be relied on", (EDGE, len(shown) - 0.05), xytext=(-4, -1), textcoords="offset points", ha="right",
         va="top", fontsize=SMALL, color=MUTED,
     )  # fmt: skip
     ax.set_yticks(row, [f"{plain(name, 22)} ({size:,})" for name, size in shown["observations"].items()])
-    ax.set_ylim(-0.6, len(shown) - 0.4)
+    ax.set_ylim(-0.6, len(shown) - 0.05)
     ax.set_xlim(0, 1.02)
     dress(ax, x="agreement of two fits (share, 1 is all)", y="group (observations)", grid="x")
     key(ax, columns=1 if len(_references(shown)) else 3)
