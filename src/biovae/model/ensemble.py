@@ -20,7 +20,7 @@ from biovae.training.checkpoints import Checkpoints
 def fit_all(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Options) -> tuple[Fitted, ...]:
     """A fit for each of `options.ensemble` seeds, from `options.seed` upwards; the first is what one alone would be.
 
-    One after the other, so that the bits are those of single fits; processes would be faster, and are not used (LOG.md).
+    One after the other, so that the bits are those of single fits; processes are faster, and not used yet (LOG.md).
     An interrupt keeps the fits that are whole.
 
     Raises:
