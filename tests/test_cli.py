@@ -204,6 +204,31 @@ def test_options_come_from_a_file_and_typed_ones_win(folder, tmp_path):
     assert "latent" in out
 
 
+def test_an_ensemble_leaves_all_its_fits_and_says_what_is_stable(folder, tmp_path):
+    out = tmp_path / "several"
+    words = ("fit", folder / "cells.h5ad", "--epochs", 3, "--latent", 3, "--hidden", 16, "--out", out, "--ensemble", 3)
+    code, said = run(*words)
+    assert code == 0, said
+    assert "3 fits of 250 observations" in said
+    assert {p.name for p in out.iterdir()} == FILES
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert set(metrics) - METRICS == {
+        "ensemble", "neighbours_between_fits", "clusters_between_fits", "stable_clusters",
+    }  # fmt: skip
+    embedded = ad.read_h5ad(out / "embedded.h5ad")
+    clusters = embedded.obs.groupby("vae_cluster", observed=True)["vae_cluster_stable"].first()
+    assert int(clusters.sum()) == metrics["stable_clusters"]
+    assert "Stability: what other seeds find again" in (out / "report.html").read_text()
+    (out / "report.html").unlink()
+    code, said = run("report", out)
+    assert code == 0, said
+    assert "Stability: what other seeds find again" in (out / "report.html").read_text()
+    code, said = run(*words, "--resume")
+    assert code == 0, said
+    assert json.loads((out / "metrics.json").read_text())["validation_elbo"] == metrics["validation_elbo"]
+    assert run("fit", folder / "cells.h5ad", "--ensemble", 0, "--out", tmp_path / "none")[0] == 2
+
+
 def test_other_peoples_folders_are_left_alone(folder, tmp_path):
     (tmp_path / "thesis.docx").write_text("years of work")
     code, out = run("fit", folder / "cells.h5ad", "--epochs", 1, "--out", tmp_path)

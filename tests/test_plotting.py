@@ -24,6 +24,7 @@ from biovae.analysis import (
     density,
     holes,
     recommend,
+    stability,
     switches,
     trajectory,
     trends,
@@ -184,6 +185,9 @@ STEP = np.linspace(0, 1, 31)
 ALONG = pd.DataFrame({f"gene{i}": 1 / (1 + np.exp(30 * (i / 8 - STEP))) for i in range(9)}, index=STEP)
 WALK = (ALONG, switches(ALONG.to_numpy(), list(ALONG)), np.exp(-4 * np.sin(np.pi * STEP)))
 
+MAPS = [XY + [[4 * (i % 2), 0] for i in range(300)], RNG.normal(size=(300, 2))]
+STABLE = stability([MAPS[0], MAPS[0], MAPS[1]], groups=np.resize(["a", "b", "c"], 300), references={"noise": MAPS})
+
 CASES = {  # name -> (picture, unit on x, unit on y)
     "history": (lambda ax: pl.history(run_history(), null=-720.0, ax=ax), "passes", "nats per observation"),
     "categories": (lambda ax: pl.points(XY, TYPES, ax=ax), "arbitrary units", "arbitrary units"),
@@ -208,6 +212,7 @@ CASES = {  # name -> (picture, unit on x, unit on y)
     "imputation": (lambda ax: pl.imputation(imputation_frame(), ax=ax), "% of it", "method"),
     "counterfactual": (lambda ax: pl.counterfactual(counterfactual_frame(), ax=ax), "observed", "counts per 10,000"),
     "compare": (lambda ax: pl.compare(choice(), ax=ax), "nats per observation", "candidate"),
+    "stability": (lambda ax: pl.stability(STABLE.groups, ax=ax), "share", "group"),
 }
 
 
@@ -683,3 +688,19 @@ def test_a_sweep_draws_every_beta_and_the_best_of_the_linear_methods():
     dashed = [line for line in beside.lines if line.get_linestyle() == "--"]
     assert sorted(float(line.get_ydata()[0]) for line in dashed) == [0.2, 0.28, 0.8]
     assert "for discovery" in legend(ax)
+
+
+# stability
+
+
+def test_the_least_stable_groups_come_first_and_are_told_apart():
+    frame = pd.DataFrame(
+        {"observations": [10, 20, 30], "neighbours": 0.5, "clusters": [0.9, 0.2, 0.8], "stable": [True, False, True]},
+        index=["a", "b", "c"],
+    )
+    ax = pl.stability(frame)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a (10)", "c (30)", "b (20)"]
+    assert legend(ax) == ["clusters", "clusters, not stable", "neighbours"]
+    assert len(pl.stability(frame, most=2).get_yticklabels()) == 2
+    with pytest.raises(InputError, match="stable"):
+        pl.stability(frame.drop(columns="stable"))

@@ -40,7 +40,9 @@ def found(vae, adata):
 # lines
 
 
-@pytest.mark.parametrize("of", [stats.poisson(0.2), stats.poisson(30), stats.nbinom(2, 0.1)], ids=str)
+@pytest.mark.parametrize(
+    "of", [stats.poisson(0.2), stats.poisson(30), stats.nbinom(2, 0.1)], ids=["rare", "common", "overdispersed"]
+)
 def test_expected_coverage_of_a_count_is_the_level_whatever_its_jumps(of):
     x = np.arange(2000)
     low, high = (torch.as_tensor(of.cdf(v))[:, None] for v in (x - 1, x))

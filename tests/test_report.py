@@ -20,6 +20,7 @@ from biovae.analysis import (
     Traversal,
     density,
     holes,
+    stability,
     trajectory,
     trends,
 )
@@ -31,6 +32,9 @@ EVIL = "<script>alert('x')</script>"
 SIZE, FEATURES = 200, 30
 RNG = np.random.default_rng(0)
 MEAN = RNG.lognormal(-1, 1, FEATURES)
+CLUSTERS = np.resize(["0", "1", "10"], SIZE)
+PLACES = 9 * np.eye(3)[np.resize([0, 1, 2], SIZE)] + RNG.normal(size=(SIZE, 3))
+STABLE = stability([PLACES, PLACES, RNG.permuted(PLACES, axis=0)], groups=CLUSTERS, references={"noise": [PLACES] * 2})
 
 
 class State(StrEnum):
@@ -142,6 +146,7 @@ def full(**changes):
         "prototype_sentence": "The prototype is a quiet cell.",
         "leakage": pd.DataFrame({"variable": ["library size"], "r2": [0.01]}),
         "presence": pd.DataFrame({"rna": np.ones(SIZE, bool), "protein": np.arange(SIZE) < 50}),
+        "stability": STABLE,
         "notices": ["Counts were read from X."],
         "metrics": {"seconds": 12.5, "epochs": 6, "validation_elbo": -696.0, "test_elbo": None, "own_number": 7},
         "command": "biovae fit cells.h5ad --out run",
@@ -208,8 +213,8 @@ def page(source):
 
 
 ALL = [
-    "verdict", "training", "map", "clusters", "differences", "dimensions", "holes", "trajectory", "calibration", "pca",
-    "prototype", "leakage", "modalities",
+    "verdict", "training", "map", "clusters", "stability", "differences", "dimensions", "holes", "trajectory",
+    "calibration", "pca", "prototype", "leakage", "modalities",
     "data", "metrics", "reproduce",
 ]  # fmt: skip
 
@@ -237,7 +242,7 @@ def test_the_policy_forbids_everything_else(page):
 
 def test_every_picture_has_words_for_those_who_cannot_see_it(page):
     drawn = [a for a in page.all("svg") if a.get("role") == "img"]
-    assert len(drawn) == len(page.all("figure")) == 14
+    assert len(drawn) == len(page.all("figure")) == 15
     assert all(len(a["aria-label"]) > 20 for a in drawn)
     assert all(a.get("aria-hidden") for a in page.all("svg") if a.get("role") != "img")
 
@@ -351,6 +356,20 @@ def test_a_trajectory_is_drawn_with_the_observations_that_are_drawn(monkeypatch)
     assert "Drawn are 120 of 200 observations" in page.text
 
 
+def test_clusters_that_other_seeds_do_not_find_are_marked():
+    upon = PLACES - 9 * np.where(CLUSTERS == "10", 1, 0)[:, None] * (np.eye(3)[2] - np.eye(3)[1])
+    found = stability([PLACES, PLACES, upon], groups=CLUSTERS)
+    page = Page(render(full(stability=found)))
+    assert "stable clusters 1 of 3" in page.text
+    assert page.text.count("NO: not stable (0.") == 2
+    assert page.text.count("yes (1)") == 1
+    assert "Not found again: 1, 10." in page.text
+    assert "Hennig 2007" in page.text
+    assert "The model was fitted 3 times" in page.text
+    assert "Hennig" not in Page(render(full(stability=None))).text
+    assert "found again" not in Page(render(full(stability=None))).text
+
+
 def test_leakage_falls_back_on_the_verdict():
     spoken = SimpleNamespace(overall=State.LOOK, lines=(line("leakage of library size", 0.3, State.LOOK),))
     page = Page(render(Report(title="t", verdict=spoken)))
@@ -374,6 +393,7 @@ def test_everything_from_outside_is_escaped():
         prototype_sentence=EVIL,
         leakage=pd.DataFrame({EVIL: [EVIL]}),
         presence=full().presence.rename(columns={"rna": EVIL}),
+        stability=stability([PLACES, PLACES], groups=evil),
         notices=[EVIL, '"><img src=x onerror=alert(1)>'],
         metrics={EVIL: EVIL},
         command=EVIL,

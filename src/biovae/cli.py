@@ -110,6 +110,7 @@ def fit(  # noqa: PLR0913 - the options of a command
     epochs: Passes = "auto",
     batch_size: Annotated[int | None, typer.Option(help="Observations per step.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    ensemble: Annotated[int, typer.Option(min=1, help="Fits with seeds from --seed upwards: what is stable?")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
     validation: Annotated[str, typer.Option(help="A fraction, or a boolean column of obs.")] = "0.1",
     test: Annotated[str | None, typer.Option(help="Boolean column of obs: never seen in training.")] = None,

@@ -4,9 +4,11 @@ Every function takes arrays and returns an array, a frame, or a frozen record, s
 people's code and used on what another program fitted. To add one: a file of its own, a row here, a test with a truth.
 """
 
+from biovae.analysis.agreement import Agreement, agreement, align, same_cluster, together
 from biovae.analysis.anomalies import Anomalies
 from biovae.analysis.association import associate, enrich
 from biovae.analysis.choice import Choice, choose
+from biovae.analysis.claims import calls_held, order_held
 from biovae.analysis.clusters import leiden, markers
 from biovae.analysis.comparison import Comparison, Explained, compare, deviance_explained, variance_explained
 from biovae.analysis.density import Density, PriorSupport, density, prior_support
@@ -33,16 +35,18 @@ from biovae.analysis.imputers import Imputer, baselines
 from biovae.analysis.judged import Judged, Predicted, energy_distance, judge_predictions
 from biovae.analysis.linear import explained_out_of_fold, out_of_fold, r2, slopes
 from biovae.analysis.neighbour_graph import NeighbourGraph, central, neighbour_graph
-from biovae.analysis.neighbours import label_accuracy, label_hits, nearest, shared_neighbours
+from biovae.analysis.neighbours import label_accuracy, label_hits, nearest, neighbours_shared, shared_neighbours
 from biovae.analysis.normalise import log_normalise
 from biovae.analysis.path import Curve, Features, Metric, distances, geodesic, straight
 from biovae.analysis.pca import PCA, pca
 from biovae.analysis.plausibility import Doubt, Judge, judge
+from biovae.analysis.pooling import Pooled, pooled
 from biovae.analysis.prototype import Prototype, prototype
 from biovae.analysis.response import References, Response, respond
 from biovae.analysis.shift import Shift, energy
 from biovae.analysis.shores import Rise, rise
 from biovae.analysis.shrinkage import Shrunk, expected_fdr, shrink
+from biovae.analysis.stability import Stability, stability
 from biovae.analysis.sweep import Sweep, recommend
 from biovae.analysis.switches import switches
 from biovae.analysis.trajectory import Trajectory, fate_probabilities, pseudotime, trajectory
@@ -52,6 +56,7 @@ from biovae.analysis.velocity import Direction, direction
 __all__ = [
     "Anomalies",
     "Contamination",
+    "Agreement",
     "DCI",
     "Gain",
     "ICA",
@@ -69,10 +74,16 @@ __all__ = [
     "Question",
     "References",
     "Response",
+    "Pooled",
+    "Prototype",
+    "Stability",
     "Sweep",
     "Traversal",
+    "agreement",
+    "align",
     "associate",
     "baselines",
+    "calls_held",
     "Decoded",
     "Differential",
     "Null",
@@ -131,6 +142,8 @@ __all__ = [
     "most_changing",
     "nearest",
     "neighbour_share",
+    "neighbours_shared",
+    "order_held",
     "neighbour_graph",
     "out_of_fold",
     "partners",
@@ -138,17 +151,21 @@ __all__ = [
     "prior_support",
     "pca_counts",
     "pca_reals",
+    "pooled",
     "prototype",
     "pseudotime",
     "r2",
     "recommend",
     "respond",
+    "same_cluster",
     "sap",
     "rise",
     "scored_rows",
     "shared_neighbours",
     "shrink",
     "slopes",
+    "stability",
+    "together",
     "total_correlation",
     "traverse",
     "trajectory",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import scipy.sparse
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from biovae.analysis.neighbours import K, codes, finite, nearest
 from biovae.analysis.normalise import log_normalise
@@ -33,10 +33,15 @@ def leiden(z: Float[np.ndarray, "obs latent"], k: int = K, resolution: float = 0
     Source: Traag, Waltman and van Eck 2019, doi:10.1038/s41598-019-41695-z (Leiden); Levine et al. 2015,
     doi:10.1016/j.cell.2015.05.047 (PhenoGraph).
     """
+    return communities(nearest(finite(z), k)[0], resolution, seed)
+
+
+def communities(index: Int[np.ndarray, "obs k"], resolution: float = 0.3, seed: int = 0) -> np.ndarray:
+    """The same from a table of neighbours, for those who have one."""
     import igraph
 
-    edges = _jaccard(finite(z), k)
-    graph = igraph.Graph(n=len(z), edges=np.stack([edges.row, edges.col], 1))
+    edges = _jaccard(index)
+    graph = igraph.Graph(n=len(index), edges=np.stack([edges.row, edges.col], 1))
     igraph.set_random_number_generator(random.Random(seed))
     try:
         found = graph.community_leiden(
@@ -84,7 +89,7 @@ def markers(
     values = {"mean": logs, "square": logs**2, "linear": _map(logs, np.expm1), "detected": _map(logs, np.sign)}
     sums = {name: (inside @ x).toarray() for name, x in values.items()}
     frames = []
-    for i in sorted(range(len(names)), key=lambda i: _natural(names[i])):
+    for i in sorted(range(len(names)), key=lambda i: natural(names[i])):
         if size[i] == len(member):
             continue  # nothing lies outside
         split = {name: (s[i], s.sum(0) - s[i]) for name, s in sums.items()}
@@ -119,10 +124,9 @@ def _best(sums: dict[str, tuple[np.ndarray, np.ndarray]], sizes: tuple[int, int]
     return frame.sort_values("score", ascending=False, kind="stable")
 
 
-def _jaccard(z: np.ndarray, k: int) -> scipy.sparse.coo_array:
+def _jaccard(index: np.ndarray) -> scipy.sparse.coo_array:
     """Edges between neighbours, each once, weighed by shared neighbours; each is its own neighbour here."""
-    index, _ = nearest(z, k)
-    count = len(z)
+    count = len(index)
     row = np.repeat(np.arange(count), index.shape[1])
     own = np.arange(count)
     ones = np.ones(len(row) + count)
@@ -137,7 +141,7 @@ def _map(x: scipy.sparse.csr_array, f: np.ufunc) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array((f(x.data), x.indices, x.indptr), shape=x.shape)
 
 
-def _natural(name: object) -> tuple[int, str]:
+def natural(name: object) -> tuple[int, str]:
     """The order "2" before "10", and words after numbers."""
     text = str(name)
     return (int(text), "") if text.isdecimal() else (2**62, text)

@@ -76,12 +76,21 @@ def shared_neighbours(a: Int[np.ndarray, "obs k"], b: Int[np.ndarray, "obs k"]) 
     >>> shared_neighbours(np.array([[1, 2], [0, 2], [0, 1]]), np.array([[2, 3], [2, 0], [3, 4]]))
     0.5
     """
+    return float(neighbours_shared(a, b).mean())
+
+
+def neighbours_shared(a: Int[np.ndarray, "obs k"], b: Int[np.ndarray, "obs k"]) -> Float[np.ndarray, "obs"]:
+    """The same, observation by observation.
+
+    Raises:
+        InputError: The tables differ in shape, or hold no neighbours.
+    """
     if a.shape != b.shape or a.shape[1] == 0:
         raise InputError(
             f"expected two equal tables of neighbours, found {a.shape} and {b.shape}: use one set and one k."
         )
     both = np.sort(np.concatenate([a, b], axis=1), axis=1)
-    return float((both[:, 1:] == both[:, :-1]).sum(1).mean() / a.shape[1])
+    return (both[:, 1:] == both[:, :-1]).sum(1) / a.shape[1]
 
 
 def finite(z: np.ndarray) -> Float[np.ndarray, "obs latent"]:

@@ -1,7 +1,7 @@
 """A fitted model on disk: `config.json`, `weights.safetensors`, `manifest.json`, and never a pickle.
 
 config.json holds the recipe, the schema and the record of the run; the weights are checked against the network that the
-recipe builds before one of them is used.
+recipe builds before one of them is used. Further fits of an ensemble stand in the same two files, under `others`.
 """
 
 from collections.abc import Sequence
@@ -19,54 +19,66 @@ from biovae.model.build import network
 from biovae.model.fitting import Fitted
 from biovae.model.null import NullModel
 from biovae.model.recipe import Architecture
-from biovae.network import Network
 from biovae.recipe import Recipe
 from biovae.schema import Schema
 
 KIND = "model"
 
 
-def save(recipe: Architecture, fitted: Fitted, path: Path | str, *, overwrite: bool = False) -> None:
-    """Write a model folder, whole or not at all."""
-    history = fitted.history.astype(object).where(fitted.history.notna(), None)
+def save(recipe: Architecture, fits: Sequence[Fitted], path: Path | str, *, overwrite: bool = False) -> None:
+    """Write a model folder, whole or not at all; the first fit is the model, the others are those of its ensemble."""
     config = {
         "recipe": recipe.model_dump(mode="json"),
-        "schema": fitted.schema.model_dump(mode="json"),
-        "record": fitted.record,
-        "history": history.to_dict(orient="list"),
+        "schema": fits[0].schema.model_dump(mode="json"),
+        **_told(fits[0]),
     }
-    artifact.write(
-        path, {"config": config}, _both(fitted.network, fitted.null).state_dict(), kind=KIND, overwrite=overwrite
-    )
+    if len(fits) > 1:
+        config["others"] = [_told(fitted) for fitted in fits[1:]]
+    artifact.write(path, {"config": config}, _weights(fits).state_dict(), kind=KIND, overwrite=overwrite)
 
 
-def load(path: Path | str, parts: Sequence[type[Recipe]] = ()) -> tuple[Architecture, Fitted]:
+def load(path: Path | str, parts: Sequence[type[Recipe]] = ()) -> tuple[Architecture, tuple[Fitted, ...]]:
     """Read a model folder; nothing in it is trusted before its hash is."""
     documents, tensors = artifact.read(path, kind=KIND)
     config = documents.get("config", {})
     try:
         recipe = Architecture.model_validate(config["recipe"], context={"parts": parts})
         schema = Schema.model_validate(config["schema"])
-        record: dict[str, Any] = dict(config["record"])
-        history = pd.DataFrame(config["history"])
-        net = network(recipe, schema, int(record["seed"]))
-        null = NullModel(recipe.modalities, net, int(record["seed"]))
+        fits = [_blank(recipe, schema, told) for told in (config, *config.get("others", ()))]
     except BiovaeError:
         raise
-    except (ValidationError, KeyError, TypeError, ValueError) as error:
+    except (ValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelFileError(
             f"expected the recipe of a model in {path}/config.json, found one that cannot be built "
             f"({str(error).splitlines()[0]}): it was not written by this version of biovae."
         ) from error
-    both = _both(net, null)
-    _check(both, tensors, path)
-    both.load_state_dict(tensors)
-    return recipe, Fitted(net.eval(), null, schema, history, record)
+    weights = _weights(fits)
+    _check(weights, tensors, path)
+    weights.load_state_dict(tensors)
+    return recipe, tuple(fits)
 
 
-def _both(net: Network, null: NullModel) -> nn.ModuleDict:
-    """One dictionary of weights for the model and the null that it is judged against."""
-    return nn.ModuleDict({"network": net, "null": null})
+def _told(fitted: Fitted) -> dict[str, Any]:
+    """What a fit says of itself, as JSON."""
+    history = fitted.history.astype(object).where(fitted.history.notna(), None)
+    return {"record": fitted.record, "history": history.to_dict(orient="list")}
+
+
+def _blank(recipe: Architecture, schema: Schema, told: dict[str, Any]) -> Fitted:
+    """A fit whose weights are still to be read."""
+    record: dict[str, Any] = dict(told["record"])
+    seed = int(record["seed"])
+    net = network(recipe, schema, seed)
+    null = NullModel(recipe.modalities, net, seed)
+    return Fitted(net.eval(), null, schema, pd.DataFrame(told["history"]), record)
+
+
+def _weights(fits: Sequence[Fitted]) -> nn.ModuleDict:
+    """One dictionary of weights for a model, the null that it is judged against, and the rest of its ensemble."""
+    own = nn.ModuleDict({"network": fits[0].network, "null": fits[0].null})
+    if len(fits) > 1:
+        own["others"] = nn.ModuleList(_weights([fitted]) for fitted in fits[1:])
+    return own
 
 
 def _check(net: nn.Module, tensors: dict[str, Tensor], path: Path | str) -> None:

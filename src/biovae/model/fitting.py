@@ -48,6 +48,7 @@ class Options:
     checkpoints: Path | None = None
     resume: bool = False
     progress: bool = True
+    ensemble: int = 1
 
 
 @dataclass(frozen=True)

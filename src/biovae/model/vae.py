@@ -24,10 +24,11 @@ from biovae.data import Prepared, align, column, flags, prepare, select_features
 from biovae.diagnostics import Verdict
 from biovae.errors import InputError, closest
 from biovae.modalities.modality import Modality
+from biovae.model.ensemble import fit_all
 from biovae.model.evidence import Evidence
 from biovae.model.files import load as read_model
 from biovae.model.files import save as write_model
-from biovae.model.fitting import Fitted, Options, fit
+from biovae.model.fitting import Fitted, Options
 from biovae.model.generate import Expression, Wanted, decode
 from biovae.model.generate import expression as expression_of
 from biovae.model.generate import sample as draw
@@ -65,7 +66,7 @@ class VAE(Architecture):
             while training. Each modality alone has a posterior without it; three or more profit in their pairs.
     """
 
-    _fitted: Fitted | None = PrivateAttr(default=None)
+    _fits: tuple[Fitted, ...] = PrivateAttr(default=())
 
     def __init__(self, *modalities: Modality, **parameters: Any) -> None:
         if modalities:
@@ -88,6 +89,7 @@ class VAE(Architecture):
         checkpoints: Path | str | None = None,
         resume: bool = False,
         progress: bool = True,
+        ensemble: int = 1,
     ) -> Self:
         """Check the data, train, keep the best weights. The data are not kept.
 
@@ -103,6 +105,8 @@ class VAE(Architecture):
             checkpoints: A folder; a run that was interrupted goes on from there with `resume`.
             resume: Continue from `checkpoints` if it holds any.
             progress: Show a bar on a terminal, lines elsewhere.
+            ensemble: Fit so many times, with seeds from `seed` upwards and one split. Verbs speak of the first fit;
+                `members` are all of them, and `bv.tl.stability` says what they agree on.
 
         Raises:
             InputError: The data cannot be fitted as given.
@@ -112,7 +116,7 @@ class VAE(Architecture):
         prepared = self.prepare(data, held_out=held_out)
         roles = self.roles(data, prepared, validation=validation, held_out=held_out, seed=seed)
         folder = None if checkpoints is None else Path(checkpoints)
-        options = Options(epochs, batch_size, rate, seed, device, folder, resume, progress)
+        options = Options(epochs, batch_size, rate, seed, device, folder, resume, progress, ensemble)
         return self.fit_prepared(prepared, roles, options)
 
     def prepare(self, data: Data, *, held_out: np.ndarray | None = None) -> Prepared:
@@ -160,15 +164,20 @@ class VAE(Architecture):
 
     def fit_prepared(self, prepared: Prepared, roles: np.ndarray, options: Options) -> Self:
         """Train on data that `prepare` and `roles` made ready."""
-        self._fitted = fit(self, prepared, roles, options)
+        self._fits = fit_all(self, prepared, roles, options)
         return self
 
     @property
     def fitted(self) -> Fitted:
         """The result of `fit`, or an error that says how to get one."""
-        if self._fitted is None:
+        if not self._fits:
             raise InputError("expected a fitted model, found one that was only constructed: call fit(data) first.")
-        return self._fitted
+        return self._fits[0]
+
+    @property
+    def members(self) -> tuple["VAE", ...]:
+        """Every fit of `fit(ensemble=k)` as a model of its own; the first is this one."""
+        return tuple(_fitted(self, [each]) for each in (self.fitted, *self._fits[1:]))
 
     @property
     def network(self) -> Network:
@@ -324,15 +333,16 @@ class VAE(Architecture):
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> None:
         """Write the model to a folder: JSON and safetensors, hashed, whole or not at all."""
-        write_model(self, self.fitted, path, overwrite=overwrite)
+        write_model(self, [member.fitted for member in self.members], path, overwrite=overwrite)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{m.name}: {m.likelihood.model_dump()['kind']}" for m in self.modalities)
         state = "not fitted"
-        if self._fitted is not None:
-            record, schema = self._fitted.record, self._fitted.schema
+        if self._fits:
+            record, schema = self.fitted.record, self.fitted.schema
             sizes = " + ".join(str(len(m.features)) for m in schema.modalities)
             state = f"fitted to {schema.observations} observations x {sizes} features, {record['epochs']} epochs"
+            state += f", {len(self._fits)} fits" if len(self._fits) > 1 else ""
         return f"VAE({parts}; latent {self.latent}, beta {self.beta:g}; {state})"
 
     __str__ = __repr__
@@ -348,7 +358,11 @@ def load(path: Path | str, *, parts: Sequence[type[Recipe]] = ()) -> VAE:
     Raises:
         ModelFileError: The folder is not a model, was changed, or needs a part that is not known.
     """
-    recipe, fitted = read_model(path, parts)
+    return _fitted(*read_model(path, parts))
+
+
+def _fitted(recipe: Architecture, fits: Sequence[Fitted]) -> VAE:
+    """A model of this recipe that carries these fits."""
     vae = VAE(**{name: getattr(recipe, name) for name in Architecture.model_fields})
-    vae._fitted = fitted
+    vae._fits = tuple(fits)
     return vae

@@ -20,6 +20,7 @@ from biovae.plotting.palettes import palette
 from biovae.plotting.path import path
 from biovae.plotting.predictive_checks import predictive_checks
 from biovae.plotting.prototype import prototype
+from biovae.plotting.stability import stability
 from biovae.plotting.sweep import sweep
 from biovae.plotting.trajectory import trajectory, trends
 from biovae.plotting.traversal import traversal
@@ -46,6 +47,8 @@ __all__ = [
     "points",
     "predictive_checks",
     "prototype",
+    "ranking",
+    "stability",
     "svg",
     "sweep",
     "traversal",

@@ -27,6 +27,10 @@ METRICS: dict[str, Entry] = {
     "seconds_to_best": Entry("time to the best epoch", "s", ""),
     "observations_per_second": Entry("speed", "observations per s", "in training"),
     "peak_memory_mb": Entry("peak memory", "MB", "of the process"),
+    "ensemble": Entry("fits", "", "with seeds that follow each other, on one split"),
+    "neighbours_between_fits": Entry("neighbours shared", "share", "of the 15 nearest, between two fits"),
+    "clusters_between_fits": Entry("clusters alike", "adjusted Rand index", "of two fits; 1 is the same"),
+    "stable_clusters": Entry("stable clusters", "", "found again in every fit"),
     "verdict": Entry("verdict", "", ""),
     "seed": Entry("seed", "", ""),
 }
@@ -41,4 +45,8 @@ LEIDEN = (
 PIT = (
     "Czado, Gneiting and Held 2009, Predictive model assessment for count data, Biometrics 65:1254, "
     "doi:10.1111/j.1541-0420.2009.01191.x"
+)
+HENNIG = (
+    "Hennig 2007, Cluster-wise assessment of cluster stability, Computational Statistics and Data Analysis 52:258, "
+    "doi:10.1016/j.csda.2006.11.025"
 )

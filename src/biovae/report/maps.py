@@ -106,19 +106,32 @@ def _summary(report: Report, names: pd.Series) -> Table:
     labels = [column for column in _columns(report) if is_categorical(column)][:MOST_NAMED]
     for column in labels:
         expect_length(len(column), f"labels {column.name!r}", len(names))
+    stable = None if report.stability is None else report.stability.groups
     headings = ["cluster", "observations", "share", *(f"mostly ({column.name})" for column in labels)]
     numeric = [False, True, True, *(False for _ in labels)]
+    if stable is not None:
+        headings, numeric = [*headings, "found again"], [*numeric, False]
     if report.markers is not None:
         headings, numeric = [*headings, "markers"], [*numeric, False]
     rows = []
     for cluster in names.cat.categories:
         inside = (names == cluster).to_numpy()
         row = [cluster, int(inside.sum()), percent(inside.mean()), *(_mostly(column, inside) for column in labels)]
+        if stable is not None:
+            row.append(_again(stable, cluster))
         if report.markers is not None:
             own = report.markers["feature"][report.markers["cluster"].astype(str) == cluster]
             row.append(", ".join(map(str, own.head(TOP_MARKERS))) or "none")
         rows.append(row)
     return plain_table(headings, rows, numeric)
+
+
+def _again(stable: pd.DataFrame, cluster: str) -> str:
+    """Whether other seeds find a cluster, and how much of it."""
+    if cluster not in stable.index:
+        return "-"
+    row = stable.loc[cluster]
+    return f"{'yes' if row['stable'] else 'NO: not stable'} ({number(row['clusters'], 2)})"
 
 
 def _mostly(column: pd.Series, inside: np.ndarray) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from biovae import __version__
-from biovae.report.glossary import ENGINE, LEIDEN, PIT, UMAP
+from biovae.report.glossary import ENGINE, HENNIG, LEIDEN, PIT, UMAP
 from biovae.report.parts import Section, Tile, number
 from biovae.report.report import Report
 from biovae.report.sections import sections
@@ -100,6 +100,9 @@ def tiles(report: Report) -> list[Tile]:
         shown.append(Tile("validation bound", number(bound, 4), "nats per obs."))
     if report.active is not None:
         shown.append(Tile("active dimensions", f"{int(np.sum(report.active))} of {len(report.active)}"))
+    if report.stability is not None:
+        groups = report.stability.groups
+        shown.append(Tile("stable clusters", f"{int(groups['stable'].sum())} of {len(groups)}"))
     for key, name, unit in (("epochs", "epochs", ""), ("seconds", "time", "s")):
         if report.metrics.get(key) is not None:
             shown.append(Tile(name, number(report.metrics[key]), unit))
@@ -110,6 +113,8 @@ def cited(report: Report, body: list[Section]) -> list[str]:
     """What to cite: biovae, the idea, and the methods that this page in fact shows."""
     drawn = {section.key: section for section in body}
     with_umap = "map" in drawn and any("UMAP of z" in note for note in drawn["map"].notes)
-    conditional = ((with_umap, UMAP), ("clusters" in drawn, LEIDEN), (report.pit is not None, PIT))
+    conditional = (
+        (with_umap, UMAP), ("clusters" in drawn, LEIDEN), ("stability" in drawn, HENNIG), (report.pit is not None, PIT),
+    )  # fmt: skip
     own = f"biovae developers, biovae: variational autoencoders for biological data, version {__version__}"
     return [own, ENGINE, *report.citations, *(source for used, source in conditional if used)]

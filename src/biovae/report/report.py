@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from biovae.analysis import Differential, Dimensions, Holes, PriorSupport, Trajectory
+from biovae.analysis import Differential, Dimensions, Holes, PriorSupport, Stability, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,6 +47,7 @@ class Report:
         prototype: Columns `feature`, `prototype`, `mean`, `log2_fold_change`.
         prototype_sentence: What the prototype says, in one sentence.
         leakage: Any columns; a row per library size or covariate that z might give away.
+        stability: Of `bv.tl.stability`: what the fits of an ensemble agree on, cluster by cluster.
         presence: A boolean column per modality, a row per observation.
         notices: What the data gate said, which layer and features were used: a sentence each.
         metrics: The content of `metrics.json`.
@@ -86,6 +87,7 @@ class Report:
     prototype: pd.DataFrame | None = None
     prototype_sentence: str = ""
     leakage: pd.DataFrame | None = None
+    stability: Stability | None = None
     presence: pd.DataFrame | None = None
     notices: list[str] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from biovae.plotting import comparison, history, kl, mean_variance, pit, prototy
 from biovae.plotting.canvas import new_axes
 from biovae.plotting.history import best_epoch
 from biovae.plotting.prototype import most_different
+from biovae.plotting.stability import stability as drawn_stability
 from biovae.report.answers import differences, holes, moves, trajectory
 from biovae.report.glossary import ELSEWHERE, METRICS, NATS
 from biovae.report.maps import clusters, latent_map, locate
@@ -182,6 +183,37 @@ def carriers(report: Report) -> Section | None:
     return Section("modalities", "Who has which modality", lead, tables=(table,))
 
 
+def stable(report: Report) -> Section | None:
+    """What other seeds find again."""
+    found = report.stability
+    if found is None:
+        return None
+    groups = found.groups.rename_axis("cluster").reset_index()
+    lost = found.unstable
+    named = f" Not found again: {', '.join(lost)}." if lost else " All are found again."
+    ax = drawn_stability(found.groups)
+    alt = f"Agreement of fits for {len(groups)} clusters, their neighbours and references beside it.{named}"
+    caption = f"Filled: of all that either fit clusters with an observation, the share that both do.{named}"
+    headings = {
+        "cluster": "cluster", "observations": "observations", "clusters": "clustered alike",
+        "neighbours": "neighbours shared", "together": "two of it together", "mixes_with": "goes over into",
+        "mixed": "chance of that", "stable": "stable",
+    }  # fmt: skip
+    measures = {
+        "fits": "between", "neighbours": "neighbours shared", "neighbours_lowest": "worst pair",
+        "clusters": "adjusted Rand index", "clusters_lowest": "worst pair", "least": "clusters, fewest",
+        "most": "clusters, most",
+    }  # fmt: skip
+    summary = found.summary.rename_axis("fits").reset_index()
+    return Section(
+        "stability", "Stability: what other seeds find again",
+        f"The model was fitted {len(found.partitions)} times, with other seeds and the same data. What differs between "
+        "fits is the seed's doing, and no property of the data.",
+        (picture(ax, "stability", alt, caption, wide=True),),
+        (frame_table(groups, headings), frame_table(summary, measures)), tuple(str(found).splitlines()),
+    )  # fmt: skip
+
+
 def data(report: Report) -> Section | None:
     """What the gate said."""
     if not report.notices:
@@ -209,8 +241,8 @@ def sections(report: Report) -> list[Section]:
     """All sections that have something to show, in reading order."""
     where = locate(report)
     made = (
-        training(report), latent_map(report, where), clusters(report, where), differences(report), dimensions(report),
-        holes(report), trajectory(report, where), calibrated(report),
+        training(report), latent_map(report, where), clusters(report, where), stable(report), differences(report),
+        dimensions(report), holes(report), trajectory(report, where), calibrated(report),
         against_pca(report), typical(report), leaking(report), carriers(report), data(report), measured(report),
     )  # fmt: skip
     return [section for section in made if section is not None]

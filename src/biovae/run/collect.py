@@ -113,6 +113,7 @@ def report(evidence: Evidence, verdict: Verdict, roles: np.ndarray, obs: pd.Data
         prototype_sentence=str(centre),
         presence=_presence(evidence),
         notices=about["notices"],
+        stability=about.get("stability"),
         metrics=about["metrics"],
         command=about["command"],
         seed=evidence.seed,

@@ -37,6 +37,7 @@ def fit_from_options(given: dict[str, Any], config: Path | None, explicit: set[s
         device=o["device"],
         checkpoints=Path(o["out"]) / "checkpoints",
         resume=o["resume"],
+        ensemble=o["ensemble"],
     )
     request = Request(
         data=data,

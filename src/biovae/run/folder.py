@@ -16,7 +16,7 @@ import scipy.sparse
 from anndata import AnnData
 from mudata import MuData
 
-from biovae.analysis import Differential
+from biovae.analysis import Differential, Stability
 from biovae.batch import plain
 from biovae.data import Prepared, Role, flags, quiet
 from biovae.diagnostics import Verdict
@@ -28,8 +28,9 @@ from biovae.model.judge import verdict as judge
 from biovae.report import write as write_report
 from biovae.run.collect import report, versus_pca
 from biovae.run.findings import OWN, findings, marking
-from biovae.run.metrics import metrics
+from biovae.run.metrics import agreement, metrics
 from biovae.run.working import working
+from biovae.tools.stability import compared
 
 Say = Callable[[str], None]
 KNOWN = frozenset(("checkpoints", "metrics.json", "model", "report.html", "split.csv", "history.csv"))
@@ -76,6 +77,10 @@ def judge_run(request: Request, prepared: Prepared, roles: np.ndarray, say: Say)
     verdict = judge(evidence, None if comparison is None else comparison.explained)
     numbers = metrics(evidence, roles, str(verdict.overall), request.data_sha256)
     found = findings(vae, request.data, evidence, request.root, say)
+    others = _stability(vae, evidence)
+    if others is not None:
+        say(str(others))
+        numbers |= agreement(others)
     about = {
         "title": request.title,
         "metrics": numbers,
@@ -83,6 +88,7 @@ def judge_run(request: Request, prepared: Prepared, roles: np.ndarray, say: Say)
         "notices": [*request.notices, *prepared.places, *prepared.notices],
         "comparison": comparison,
         "findings": found,
+        "stability": others,
     }
     vae.save(out / "model", overwrite=True)
     np.save(out / "embedding.npy", evidence.moments.mean)
@@ -90,7 +96,7 @@ def judge_run(request: Request, prepared: Prepared, roles: np.ndarray, say: Say)
     pd.DataFrame({"observation": prepared.obs_names, "role": roles}).to_csv(out / "split.csv", index=False)
     vae.history.to_csv(out / "history.csv", index=False)
     with quiet():
-        embedded(evidence, obs, found.markers).write_h5ad(out / "embedded.h5ad", compression="gzip")
+        embedded(evidence, obs, found.markers, others).write_h5ad(out / "embedded.h5ad", compression="gzip")
     write_report(report(evidence, verdict, roles, obs, about), out / "report.html")
     (out / "metrics.json").write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
     return verdict
@@ -109,7 +115,7 @@ def claim(out: Path, *, resume: bool) -> None:
     check_free(out, KNOWN)
     out.mkdir(parents=True, exist_ok=True)
     if not resume and (out / "checkpoints").exists():
-        for step in (out / "checkpoints").glob("step-*"):
+        for step in [*(out / "checkpoints").rglob("step-*")]:
             shutil.rmtree(step, ignore_errors=True)
 
 
@@ -125,8 +131,13 @@ def check_free(out: Path, known: Set[str]) -> None:
         )
 
 
-def embedded(evidence: Evidence, obs: pd.DataFrame, markers: Differential | None) -> AnnData:
-    """The first modality's values with z in `obsm["X_vae"]`, clusters in `obs`, their markers in `uns`."""
+def embedded(
+    evidence: Evidence, obs: pd.DataFrame, markers: Differential | None, others: Stability | None = None
+) -> AnnData:
+    """The first modality's values with z in `obsm["X_vae"]`, clusters in `obs`, their markers in `uns`.
+
+    Of an ensemble `obs` says, too, which clusters are found again in every fit.
+    """
     x = evidence.observations.x[0]
     names = list(evidence.fitted.schema.modalities[0].features)
     matrix = plain(x)
@@ -134,6 +145,8 @@ def embedded(evidence: Evidence, obs: pd.DataFrame, markers: Differential | None
     table = obs.copy()
     table.index = table.index.astype(str)
     table[OWN] = pd.Categorical(evidence.clusters)
+    if others is not None:
+        table["vae_cluster_stable"] = others.groups["stable"].reindex(evidence.clusters, fill_value=False).to_numpy()
     adata = AnnData(matrix, obs=table, var=pd.DataFrame(index=pd.Index(names)))
     adata.obsm["X_vae"] = evidence.moments.mean
     if markers is not None:
@@ -164,3 +177,11 @@ def _summary(vae: VAE) -> str:
         f"fitted in {record['seconds']:.1f} s: {record['epochs']} epochs, validation bound {bound:.1f} nats per "
         f"observation, final beta {record['final_beta']:g}"
     )
+
+
+def _stability(vae: VAE, evidence: Evidence) -> Stability | None:
+    """What the fits of an ensemble agree on, cluster by cluster of the first; None for one fit."""
+    members = vae.members
+    if len(members) < 2:
+        return None
+    return compared(members, evidence.observations, evidence.clusters, seed=evidence.seed, progress=True)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from biovae import __version__
+from biovae.analysis import Stability
+from biovae.analysis.stability import FITS
 from biovae.data import Role
 from biovae.model.evidence import Evidence
 from biovae.model.inference import bounds
@@ -83,4 +85,15 @@ def _test_scores(evidence: Evidence, test: np.ndarray) -> dict[str, float]:
         "test_iwae": float(s.iwae.mean()),
         "test_reconstruction": float(s.reconstruction.mean()),
         "test_kl": float(s.kl.sum(1).mean()),
+    }
+
+
+def agreement(found: Stability) -> dict[str, Any]:
+    """What an ensemble adds to the numbers of a run."""
+    own = found.summary.loc[FITS]
+    return {
+        "ensemble": len(found.partitions),
+        "neighbours_between_fits": float(own["neighbours"]),
+        "clusters_between_fits": float(own["clusters"]),
+        "stable_clusters": int(found.groups["stable"].sum()),
     }

@@ -25,8 +25,8 @@ from biovae.model.fitting import Options
 from biovae.model.inference import bounds, predictive
 from biovae.noise import Noise
 from biovae.schema import Support
+from biovae.tools.latent import linear
 from biovae.tools.likelihoods import BOUND, COUNTS, SAMPLES, THINNED, halves
-from biovae.tools.principal import principal
 from biovae.tools.several import several
 from biovae.training.plan import Epochs
 
@@ -148,7 +148,7 @@ class _Trial:
         split = (self.roles == Role.TRAIN, self.rows)
         support = given.schema.modalities[0].support
         if support is Support.COUNTS and exposure is not None:
-            base = principal(given, self.roles, latent, self.seed)
+            base = linear(given.observations, latent, self.roles == Role.TRAIN, self.seed)
             return {f"PCA, {latent} components": pca_counts(x, exposure[:, 0].numpy(), split, base)}
         return {f"PCA, {latent} components": pca_reals(x, split, latent)} if support is Support.REALS else {}
 

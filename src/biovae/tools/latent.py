@@ -8,12 +8,12 @@ import numpy as np
 import scipy.sparse
 import torch
 from anndata import AnnData
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from mudata import MuData
 from torch import Tensor
 
-from biovae.analysis import Density, density, leiden
-from biovae.batch import Batch, Observations, SparseMatrix
+from biovae.analysis import PCA, Density, density, leiden, log_normalise, pca
+from biovae.batch import Batch, Observations, SparseMatrix, plain
 from biovae.data import flags
 from biovae.errors import InputError
 from biovae.model import VAE
@@ -135,3 +135,13 @@ def counts_of(given: Latent, modality: str | None) -> scipy.sparse.csr_array:
             f"{given.vae.modalities[m].name!r}: plausibility compares counts; name another with modality=."
         )
     return x.scipy()
+
+
+def linear(
+    observations: Observations, components: int, train: Bool[np.ndarray, "obs"] | None = None, seed: int = 0
+) -> PCA:
+    """Principal components of the first modality of some observations, and the scores of all; counts log-normalised."""
+    x, exposure = plain(observations.x[0]), observations.exposure[0]
+    if exposure is not None:
+        x = log_normalise(x, exposure[:, 0].numpy())
+    return pca(x, components, seed, train)

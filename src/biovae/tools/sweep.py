@@ -37,8 +37,8 @@ from biovae.noise import Noise
 from biovae.posteriors import Diagonal
 from biovae.schema import Support
 from biovae.tools.labels import complete
+from biovae.tools.latent import linear
 from biovae.tools.likelihoods import BOUND, SAMPLES, THINNED, halves
-from biovae.tools.principal import principal
 from biovae.tools.several import several
 from biovae.training.plan import Epochs
 
@@ -123,7 +123,7 @@ class _Trial:
         self.known = _factors(data, labels, factors)
         held_out = Noise(self.seed).numpy().random(len(self.prepared.obs_names)) < test
         self.roles = vae.roles(data, self.prepared, held_out=held_out, seed=self.seed)
-        self.base = principal(self.prepared, self.roles, vae.latent, self.seed)
+        self.base = linear(self.prepared.observations, vae.latent, self.roles == Role.TRAIN, self.seed)
         self.counts = self.prepared.schema.modalities[0].support is Support.COUNTS
 
     def __call__(self, job: tuple[float, int]) -> tuple[Row, np.ndarray] | None:

@@ -13,6 +13,7 @@ from biovae.tools.path import path, path_lengths
 from biovae.tools.predictive import PredictiveChecks, predictive_checks
 from biovae.tools.prototype import prototype
 from biovae.tools.shift import shift
+from biovae.tools.stability import ensemble_expression, stability
 from biovae.tools.sweep import sweep
 from biovae.tools.trajectory import direction, trajectory, trends, write_trajectory
 
@@ -27,6 +28,7 @@ __all__ = [
     "differential",
     "dimensions",
     "direction",
+    "ensemble_expression",
     "holes",
     "imputation",
     "path",
@@ -36,6 +38,7 @@ __all__ = [
     "prior_support",
     "prototype",
     "shift",
+    "stability",
     "sweep",
     "thin",
     "trajectory",
