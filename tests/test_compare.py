@@ -245,7 +245,7 @@ def test_side_by_side_is_the_same_as_in_turn(vae, cells, found):
     again = bv.tl.compare(vae, cells, ("poisson", "negative_binomial"), epochs=15, workers=2, progress=False)
     common = ["poisson", "negative_binomial"]
     one, other = (f.frame.set_index("name").loc[common, "mean"] for f in (found, again))
-    np.testing.assert_allclose(one, other, rtol=1e-5)
+    np.testing.assert_allclose(one, other, rtol=1e-3)  # a thread each, not two: sums in another order
 
 
 WRONG = {
