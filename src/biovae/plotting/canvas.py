@@ -17,9 +17,12 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from biovae.errors import InputError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
     from matplotlib.patheffects import AbstractPathEffect
@@ -31,6 +34,20 @@ SMALL, NORMAL = 7.5, 8.5  # points
 Grid = Literal["x", "y", "both", "none"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+
+
+def expect_columns(frame: pd.DataFrame, names: Sequence[str], source: str) -> None:
+    """Refuse a frame that lacks a column; `source` makes those that do not.
+
+    Raises:
+        InputError: A column is missing.
+    """
+    missing = [name for name in names if name not in frame]
+    if missing:
+        raise InputError(
+            f"expected the columns {', '.join(names)}, found none called {', '.join(missing)}: "
+            f"pass the frame of {source}."
+        )
 
 
 def new_axes(ax: Axes | None = None, *, width: float = 4.7, height: float = 3.5) -> Axes:

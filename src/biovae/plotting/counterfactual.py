@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from biovae.errors import InputError
-from biovae.plotting.canvas import BLUE, INK, MUTED, RASTERISE_ABOVE, VERMILLION, dress, key, new_axes, plain
+from biovae.plotting.canvas import (
+    BLUE,
+    INK,
+    MUTED,
+    RASTERISE_ABOVE,
+    VERMILLION,
+    dress,
+    expect_columns,
+    key,
+    new_axes,
+    plain,
+)
 from biovae.plotting.labels import place_labels
 
 if TYPE_CHECKING:
@@ -33,12 +43,7 @@ def counterfactual(frame: pd.DataFrame, *, label: int = 12, ax: Axes | None = No
     Raises:
         InputError: A column is missing.
     """
-    missing = [name for name in NEEDED if name not in frame]
-    if missing:
-        raise InputError(
-            f"expected the columns {', '.join(NEEDED)}, found none called {', '.join(missing)}: "
-            "pass the frame of bv.tl.counterfactual."
-        )
+    expect_columns(frame, NEEDED, "bv.tl.counterfactual")
     ax = new_axes(ax, width=4.9, height=4.4)
     known = "observed" in frame
     x = frame["observed" if known else "source"].to_numpy(dtype=np.float64)

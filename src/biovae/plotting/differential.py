@@ -8,7 +8,18 @@ import numpy as np
 import pandas as pd
 
 from biovae.errors import InputError, first
-from biovae.plotting.canvas import BLUE, INK, MUTED, RASTERISE_ABOVE, VERMILLION, dress, key, new_axes, plain
+from biovae.plotting.canvas import (
+    BLUE,
+    INK,
+    MUTED,
+    RASTERISE_ABOVE,
+    VERMILLION,
+    dress,
+    expect_columns,
+    key,
+    new_axes,
+    plain,
+)
 from biovae.plotting.labels import place_labels
 
 if TYPE_CHECKING:
@@ -71,12 +82,7 @@ def differential(
 
 
 def _one_comparison(frame: pd.DataFrame) -> tuple[str, str]:
-    missing = [name for name in NEEDED if name not in frame]
-    if missing:
-        raise InputError(
-            f"expected the columns {', '.join(NEEDED)}, found none called {', '.join(missing)}: "
-            "pass the frame of bv.tl.differential."
-        )
+    expect_columns(frame, NEEDED, "bv.tl.differential")
     pairs = frame[["group", "reference"]].drop_duplicates()
     if len(pairs) != 1:
         raise InputError(

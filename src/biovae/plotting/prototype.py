@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from biovae.errors import InputError
-from biovae.plotting.canvas import BLUE, INK, RASTERISE_ABOVE, VERMILLION, dress, key, new_axes, plain
+from biovae.plotting.canvas import BLUE, INK, RASTERISE_ABOVE, VERMILLION, dress, expect_columns, key, new_axes, plain
 from biovae.plotting.labels import place_labels
 
 if TYPE_CHECKING:
@@ -31,12 +30,7 @@ def prototype(frame: pd.DataFrame, *, label: int = 12, unit: str = "counts", ax:
     Raises:
         InputError: A column is missing.
     """
-    missing = [name for name in NEEDED if name not in frame]
-    if missing:
-        raise InputError(
-            f"expected the columns {', '.join(NEEDED)}, found none called {', '.join(missing)}: "
-            "pass the frame of bv.tl.prototype."
-        )
+    expect_columns(frame, NEEDED, "bv.tl.prototype")
     ax = new_axes(ax, width=4.7, height=4.2)
     mean, typical = (frame[name].to_numpy(dtype=np.float64) for name in ("mean", "prototype"))
     if min(mean.min(initial=0), typical.min(initial=0)) >= 0:

@@ -24,7 +24,7 @@ from biovae.model.design import MOST, design_row
 from biovae.model.inference import everything, posterior_draws
 from biovae.noise import Noise
 from biovae.schema import CategoricalCovariate, Support
-from biovae.tools.labels import Groups, labelled
+from biovae.tools.labels import Groups, carried, labelled
 
 PER = 1e4  # rates are per 10,000
 
@@ -102,12 +102,7 @@ def differential(  # noqa: PLR0913 - a user's door
     labels, contrasts = _labels(labelled(data, groups), group, reference)
     rows, weights = _drawn(labels, _strata(vae, data), effort)
     observations = vae.observe(data, indices=rows).observations
-    present = observations.present[m]
-    if present is not None and not bool(present.all()):
-        raise InputError(
-            f"expected the modality in every observation, found it missing in {int((~present).sum())} of those drawn: "
-            "pass the observations that carry it."
-        )
+    carried(observations, m)
     z = posterior_draws(vae.network, observations, everything(observations), Noise(effort.seed), effort.draws)
     decode = _decoder(vae, observations, m, covariates)
     x = plain(observations.x[m])

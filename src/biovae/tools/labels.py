@@ -9,6 +9,7 @@ from anndata import AnnData
 from jaxtyping import Bool
 from mudata import MuData
 
+from biovae.batch import Observations
 from biovae.data import column, flags
 from biovae.errors import InputError
 
@@ -63,3 +64,17 @@ def named(data: AnnData | MuData, which: str | np.ndarray, least: int = 1) -> Bo
             f"expected at least {least} observations to be named, found {int(found.sum())} of {len(found)}: name more."
         )
     return found
+
+
+def carried(observations: Observations, m: int) -> None:
+    """Refuse observations of which some lack a modality.
+
+    Raises:
+        InputError: Some do.
+    """
+    present = observations.present[m]
+    if present is not None and not bool(present.all()):
+        raise InputError(
+            f"expected the modality in every observation, found it missing in {int((~present).sum())} of those drawn: "
+            "pass the observations that carry it."
+        )

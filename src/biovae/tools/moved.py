@@ -18,6 +18,7 @@ from biovae.model import VAE
 from biovae.model.inference import everything, posterior_moments, rows_at_once
 from biovae.noise import Noise
 from biovae.schema import CategoricalCovariate
+from biovae.tools.labels import carried
 
 SAMPLES = 4  # of the counts of each observation: noise of the counts adds little to that of the observations
 Swap = tuple[slice, Tensor]  # columns of the design matrix, and what they are to hold
@@ -131,12 +132,7 @@ def seen_by(
     """
     rows = np.sort(rows)
     observations = vae.observe(data, indices=rows).observations
-    present = observations.present[m]
-    if present is not None and not bool(present.all()):
-        raise InputError(
-            f"expected the modality in every observation, found it missing in {int((~present).sum())} of those drawn: "
-            "pass the observations that carry it."
-        )
+    carried(observations, m)
     z = posterior_moments(vae.network, observations, everything(observations)).mean
     return Moved(vae, m, rows, observations, _logs(observations, m), z, swap, seed)
 
