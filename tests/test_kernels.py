@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 
+import numba
 import numpy as np
 import pytest
 import scipy.sparse
@@ -16,10 +17,11 @@ from torch.nn.functional import softplus
 
 from biovae.batch import SparseCounts, SparseMatrix
 from biovae.distributions import Affine, Composition, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
-from biovae.kernels import full_precision, kernel_fits, run_kernel, without_kernels
+from biovae.kernels import full_precision, hidden, kernel_fits, run_kernel, without_kernels
 from biovae.kernels.counts import exp, log1p, negative_binomial
-from biovae.kernels.rows import thin
-from biovae.nn import FirstLinear, linear
+from biovae.kernels.draws import uniform
+from biovae.kernels.rows import starts, thin
+from biovae.nn import MLP, FirstLinear, linear
 from biovae.noise import Noise
 
 OBS, FEATURES = 24, 70
@@ -167,12 +169,12 @@ def test_no_rows_and_no_entries():
     assert NegativeBinomial(none, torch.zeros(4)).log_prob(torch.zeros(0, 4)).shape == (0,)
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 16, 17, 40, 2_047, 2_048, 200_000])
+@pytest.mark.parametrize("n", [0, 1, 2, 16, 17, 40, 128, 129, 2_047, 2_048, 200_000])
 @pytest.mark.parametrize("p", [0.2, 0.5, 0.97, 1.0])
 def test_thinning_has_the_binomial_law(n, p):
     draws, rng = 20_000, np.random.default_rng(n)
     row, value = np.zeros(draws, np.int64), np.full(draws, n, np.float32)
-    stays = thin(row, value, np.array([p], np.float32), rng.random(draws, dtype=np.float32))
+    stays = thin(row, value, np.array([p], np.float32), Noise(n).word())
     assert (stays == stays.round()).all()
     assert 0 <= stays.min() <= stays.max() <= n
     if n == 0 or p == 1:
@@ -188,10 +190,87 @@ def test_thinning_has_the_binomial_law(n, p):
 
 
 def test_thinning_scales_what_is_not_whole():
-    stays = thin(
-        np.zeros(2, np.int64), np.array([0.5, 0], np.float32), np.array([0.4], np.float32), np.zeros(2, np.float32)
-    )
+    stays = thin(np.zeros(2, np.int64), np.array([0.5, 0], np.float32), np.array([0.4], np.float32), np.uint64(0))
     np.testing.assert_allclose(stays, [0.2, 0])
+
+
+def test_draws_are_uniform_and_independent():
+    u = draws(Noise(0).word(), 200_000)
+    assert scipy.stats.kstest(u, "uniform").pvalue > 1e-3
+    assert 0 <= u.min() <= u.max() < 1
+    others = draws(Noise(1).word(), len(u))
+    # Of 200,000 pairs a correlation above 5 / sqrt(200,000) is found once in two million times.
+    for lag in (1, 2, 16, 128):
+        assert abs(np.corrcoef(u[:-lag], u[lag:])[0, 1]) < 5 / np.sqrt(len(u))
+    assert abs(np.corrcoef(u, others)[0, 1]) < 5 / np.sqrt(len(u))
+
+
+def test_draws_are_those_of_splitmix():
+    """The first outputs from the state 1234567, as the reference implementation in C gives them."""
+    first = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    expected = [(word >> 40) / 2**24 for word in first]
+    np.testing.assert_array_equal(draws(np.uint64(1234567), 6)[1:], expected)
+
+
+def draws(word: np.uint64, count: int) -> np.ndarray:
+    @numba.njit
+    def loop(word, count):
+        return np.array([uniform(word, k) for k in range(count)])
+
+    return loop(word, count)
+
+
+@pytest.mark.parametrize("rows", [[0, 0, 2, 2, 2, 5], [], [3], [0] * 9])
+def test_where_observations_begin(rows):
+    row = np.array(rows, np.int64)
+    np.testing.assert_array_equal(starts(row, 7), np.searchsorted(row, np.arange(8)))
+
+
+LAYERS = ((2, 3), (24, 70), (513, 128))
+
+
+@pytest.mark.parametrize("shape", LAYERS)
+def test_a_hidden_layer_is_batch_norm_and_rectifier(shape):
+    noise = Noise(7)
+    a, s, t, grad = 3 + 2 * noise.normal(*shape), noise.normal(shape[1]), noise.normal(shape[1]), noise.normal(*shape)
+    running = [np.full(shape[1], 0.5, np.float32), np.full(shape[1], 2.0, np.float32)]
+    y, mean, inverse = run_kernel(hidden.forward, a, s, t, tuple(running), 0.1, np.float32(0), np.uint64(0))
+    found = run_kernel(hidden.backward, grad, y, a, s, mean, inverse, np.float32(0))
+
+    exact = [part.double().requires_grad_() for part in (a, s, t)]
+    learned = [torch.full(shape[1:], value, dtype=torch.float64) for value in (0.5, 2.0)]
+    out = torch.nn.functional.batch_norm(exact[0], *learned, exact[1], exact[2], True, 0.1, hidden.EPS).relu()
+    out.backward(grad.double())
+    for mine, truth in ((y, out.detach()), *zip(running, learned, strict=True)):
+        torch.testing.assert_close(torch.from_numpy(mine).double(), truth, rtol=1e-5, atol=1e-5)
+    for mine, part in zip(found, exact, strict=True):
+        bound = 1e-5 * max(1.0, float(part.grad.abs().max()))
+        torch.testing.assert_close(torch.from_numpy(mine).double(), part.grad, rtol=1e-4, atol=bound)
+
+
+def test_dropout_of_a_hidden_layer():
+    body = MLP(hidden=64, dropout=0.25).build(FEATURES, 0, Noise(0))
+    x = Noise(1).normal(400, FEATURES)
+    kept, again, other = (body(x, x[:, :0], noise) for noise in (Noise(2), Noise(2), Noise(3)))
+    whole = body(x, x[:, :0])
+    assert torch.equal(kept, again)
+    assert not torch.equal(kept, other)
+    on = whole > 1e-3
+    dropped = (kept == 0) & on
+    assert float(dropped.sum() / on.sum()) == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / float(on.sum())) ** 0.5)
+    torch.testing.assert_close(kept[on & ~dropped], whole[on & ~dropped] / 0.75)
+
+
+def test_training_is_the_same_with_and_without_the_loop():
+    """One layer, its gradients, and what its normalisation learned, without dropout, which draws otherwise."""
+    x, found = Noise(1).normal(50, FEATURES), []
+    for context in (nullcontext(), without_kernels()):
+        body = MLP(hidden=32, depth=2, dropout=0).build(FEATURES, 0, Noise(0))
+        with context:
+            body(x, x[:, :0], Noise(2)).square().sum().backward()
+        found.append([p.grad for p in body.parameters()] + list(body.buffers()))
+    for loop, plain in zip(*found, strict=True):
+        torch.testing.assert_close(loop, plain, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int32, np.int64])

@@ -66,7 +66,7 @@ class Network(nn.Module):
         """q(z | x, c); with noise as in training, without it as at prediction."""
         c = batch.covariates[:, self.into_encoder]
         present = self._encoders_used(batch, noise)
-        alone = torch.stack(present).sum(0) == 1
+        alone = None if len(present) == 1 else torch.stack(present).sum(0) == 1
         experts, libraries, solos = [], [], []
         for m, x, exposure, here in zip(self.parts, batch.x, batch.exposure, batch.present, strict=True):
             q, shift, solo = m.encode(m.view(x, exposure, noise), c, noise, here, alone)
@@ -78,9 +78,10 @@ class Network(nn.Module):
 
     def _encoders_used(self, batch: Batch, noise: Noise | None) -> list[Bool[Tensor, "obs"]]:
         """Who is read by each encoder: the carriers; while training some are left out, never all of an observation."""
-        present = torch.stack([carriers(p, len(batch), batch.covariates.device) for p in batch.present])
-        if noise is None or self.drop == 0 or len(present) == 1:
-            return list(present)
+        everybody = [carriers(p, len(batch), batch.covariates.device) for p in batch.present]
+        if noise is None or self.drop == 0 or len(everybody) == 1:
+            return everybody
+        present = torch.stack(everybody)
         lottery = noise.uniform(*present.shape) * present
         spared = lottery == lottery.amax(0)  # the winner stays, so that one encoder always speaks
         dropped = noise.uniform(len(batch)) < self.drop

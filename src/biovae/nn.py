@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, SerializeAsAny
@@ -26,6 +27,8 @@ from biovae.kernels import kernel_fits, run_kernel
 from biovae.noise import Noise
 from biovae.recipe import Recipe, tagged
 
+EPS = 1e-3  # under the root of a variance
+SMALL = 2**16  # entries of a layer below which one thread is done before another is awake
 SPARSE = 0.2  # share of non-zeros below which a sparse first layer is faster (LOG.md, 2026-11-25)
 
 
@@ -89,8 +92,7 @@ class _SparseLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
         from biovae.kernels.linear import weight_gradient
 
-        threads = torch.get_num_threads()
-        found = run_kernel(weight_gradient, *ctx.saved_tensors, grad.contiguous(), ctx.features, threads)
+        found = run_kernel(weight_gradient, *ctx.saved_tensors, grad.contiguous(), ctx.features)
         return None, torch.from_numpy(found), grad.sum(0)
 
 
@@ -122,10 +124,8 @@ class BatchNorm(nn.Module):
         self, x: Float[Tensor, "*samples obs width"], present: Bool[Tensor, "obs"] | None = None
     ) -> Float[Tensor, "*samples obs width"]:
         """Standardise each column, then scale and shift it."""
-        if not self.training:
-            return self._standardise(x, training=False)
         seen = x if present is None else x[..., present, :]
-        if seen[..., 0].numel() < 2:
+        if not self.learns(seen):
             return self._standardise(x, training=False)
         if present is None:
             return self._standardise(x, training=True)
@@ -133,10 +133,43 @@ class BatchNorm(nn.Module):
         out[..., present, :] = self._standardise(seen, training=True)
         return out
 
+    def learns(self, seen: Float[Tensor, "*samples obs width"]) -> bool:
+        """Whether the statistics are those of these observations."""
+        return self.training and math.prod(seen.shape[:-1]) > 1
+
     def _standardise(self, x: Tensor, *, training: bool) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        args = (self.mean, self.variance, self.scale, self.shift, training, self.momentum, 1e-3)
+        args = (self.mean, self.variance, self.scale, self.shift, training, self.momentum, EPS)
         return functional.batch_norm(flat, *args).view(x.shape)
+
+
+class _Hidden(torch.autograd.Function):
+    """What dropout leaves of the rectified a, standardised by its own statistics: see `kernels.hidden`."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0913
+        ctx: Any, a: Tensor, scale: Tensor, shift: Tensor, norm: BatchNorm, rate: float, noise: Noise | None
+    ) -> Tensor:
+        from biovae.kernels.hidden import forward
+
+        flat, word = a.reshape(-1, a.shape[-1]).contiguous(), np.uint64(0) if noise is None else noise.word()
+        running = (norm.mean.numpy(), norm.variance.numpy())
+        given = (flat, scale, shift, running, norm.momentum, np.float32(rate), word)
+        found = run_kernel(forward, *given, alone=flat.numel() < SMALL)
+        y, mean, inverse = map(torch.from_numpy, found)
+        ctx.save_for_backward(y, flat, scale, mean, inverse)
+        ctx.rate = rate
+        return y.view(a.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        from biovae.kernels.hidden import backward
+
+        flat = grad.reshape(-1, grad.shape[-1]).contiguous()
+        found = run_kernel(backward, flat, *ctx.saved_tensors, np.float32(ctx.rate), alone=flat.numel() < SMALL)
+        in_a, in_scale, in_shift = map(torch.from_numpy, found)
+        return in_a.view(grad.shape), in_scale, in_shift, None, None, None
 
 
 @contextmanager
@@ -209,6 +242,9 @@ class _MLP(BodyModule):
         h = x
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             a = layer(h) + self.sides[i](c) if self.sides else layer(h)
+            if isinstance(norm, BatchNorm) and present is None and norm.learns(a) and kernel_fits(a, norm.scale):
+                h = _Hidden.apply(a, norm.scale, norm.shift, norm, 0.0 if noise is None else self.rate, noise)
+                continue
             a = norm(a, present) if isinstance(norm, BatchNorm) else norm(a)
             h = dropout(torch.relu(a), self.rate, noise)
         return dense(h)

@@ -30,7 +30,7 @@ class Noise:
 
     def _begin(self, key: tuple[int, int, int]) -> None:
         digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-        self.key, self.integer = key, int.from_bytes(digest, "little") >> 1
+        self.key, self.integer, self._words = key, int.from_bytes(digest, "little") >> 1, 0
         self.generator.manual_seed(self.integer)
 
     def at(self, epoch: int, step: int = 0) -> "Noise":
@@ -52,6 +52,12 @@ class Noise:
     def permutation(self, size: int) -> Tensor:
         """A random order of 0 ... size - 1."""
         return torch.randperm(size, generator=self.generator, device=self.device)
+
+    def word(self) -> np.uint64:
+        """64 random bits, from which a compiled loop makes draws of its own; others each time."""
+        self._words += 1
+        digest = hashlib.blake2b(repr((*self.key, self._words)).encode(), digest_size=8).digest()
+        return np.uint64(int.from_bytes(digest, "little"))
 
     def numpy(self) -> np.random.Generator:
         """A numpy generator with the same key, for the samplers that torch lacks."""

@@ -53,7 +53,7 @@ class DiagonalNormal(NamedTuple):
 
     def kl_standard(self) -> Float[Tensor, "*obs latent"]:
         """KL(q || N(0, 1)) of each dimension: (mean**2 + variance - 1 - log variance) / 2."""
-        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
+        return 0.5 * (self.mean.square() + self.log_variance.expm1() - self.log_variance)
 
     def detach(self) -> "DiagonalNormal":
         """The same density, through which no gradient flows to the encoder."""

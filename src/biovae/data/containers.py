@@ -18,6 +18,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from biovae.errors import InputError
 
 ENTRIES = 2**22
+ROWS = 1024  # whose values are widened at once
 Matrix: TypeAlias = "scipy.sparse.csr_array | np.ndarray"
 
 
@@ -89,8 +90,12 @@ def row_totals(matrix: scipy.sparse.csr_array) -> np.ndarray:
     """The sum of each row in double precision, whatever the type of the values."""
     totals = np.zeros(matrix.shape[0])
     filled = np.flatnonzero(np.diff(matrix.indptr))
-    if filled.size:  # consecutive filled rows are adjacent in `data`
-        totals[filled] = np.add.reduceat(matrix.data, matrix.indptr[filled], dtype=np.float64)
+    for rows in np.split(filled, range(ROWS, filled.size, ROWS)):
+        if rows.size:  # consecutive filled rows are adjacent in `data`
+            start = matrix.indptr[rows[0]]
+            # Widened beforehand: reduceat takes three times as long to widen value by value.
+            wide = matrix.data[start : matrix.indptr[rows[-1] + 1]].astype(np.float64)
+            totals[rows] = np.add.reduceat(wide, matrix.indptr[rows] - start)
     return totals
 
 

@@ -56,7 +56,13 @@ def exp(x):
 
 @njit(fastmath={"contract"}, error_model="numpy")  # no reordering: the roundings are the method
 def log1p(u):
-    """log(1 + u), 0 <= u <= HUGE; what rounding 1 + u lost is put back."""
+    """log(1 + u), 0 <= u <= HUGE."""
+    return log1p_over(u, ONE / (ONE + u))
+
+
+@njit(fastmath={"contract"}, error_model="numpy")  # no reordering: the roundings are the method
+def log1p_over(u, over):
+    """log(1 + u), given 1 / (1 + u); what rounding 1 + u lost is put back."""
     v = np.float32(ONE + u)
     bits = v.view(np.int32)
     m = np.int32((bits & np.int32(0x7FFFFF)) | np.int32(0x3F800000)).view(np.float32)
@@ -65,7 +71,7 @@ def log1p(u):
     f = (m * HALF if high else m) - ONE
     series = (((((((L1 * f + L2) * f + L3) * f + L4) * f + L5) * f + L6) * f + L7) * f + L8) * f + L9
     tail = f * f * f * series + e * LN2_LOW - HALF * f * f
-    return f + tail + e * LN2_HIGH + (u - (v - ONE)) / v
+    return f + tail + e * LN2_HIGH + (u - (v - ONE)) * over
 
 
 @compiled(parallel=True, fastmath=QUICK)
@@ -175,7 +181,8 @@ def negative_binomial(logits, exposure, log_r, weight, entries, obs, share, out)
     log_p, in_log_exposure = np.empty(rows, np.float64), np.empty(rows, np.float32)
     sums = np.zeros((chunks, 2, features if slopes else 0), np.float32)
     for chunk in prange(chunks):
-        mean, soft = np.empty(features, np.float32), np.empty(features, np.float32)
+        scratch = np.empty((3, features), np.float32)
+        mean, soft, slope = scratch[0], scratch[1], scratch[2]
         turn, base = sums[chunk, 0], sums[chunk, 1]
         for i in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):
             logit, own = logits[i], slice(pointers[i % obs], pointers[i % obs + 1])
@@ -187,18 +194,28 @@ def negative_binomial(logits, exposure, log_r, weight, entries, obs, share, out)
             log_scale = math.log(exposure[i]) - (math.log(total) if share else -np.float64(top))
             # Large counts are scored apart and leave the dense sums, whose small terms they would drown.
             log_p_large, pull_large = large_ones(column_i, value_i, logit, log_scale - top, log_r, mean, atoms)
-            zeros, down = _dense(mean, np.float32(math.exp(log_scale)), (r, inverse), soft, turn, w)
+            zeros, down = _dense(mean, np.float32(math.exp(log_scale)), (r, inverse), soft, slope, turn, w)
             log_p_small = _small_ones(column_i, value_i, logit, log_scale - top, soft, rise)
             log_p[i] = log_p_large + log_p_small - zeros
             if slopes:
                 pull = pull_large - down
-                pull += _lifts(column_i, value_i, logit, log_scale - top, (mean, inverse), fall, (turn, w), atoms)
+                means = (mean, inverse, slope)
+                pull += _lifts(column_i, value_i, logit, log_scale - top, means, fall, (turn, w), atoms)
                 in_log_exposure[i] = pull
-                _gradient(mean, inverse, pull / exposure[i] if share else np.float32(0))
-                for k in range(value_i.size):
-                    mean[column_i[k]] += atoms[0, k]
-                _write(mean, w, base, out[i])
-    return log_p, in_log_exposure, sums[:, 0].sum(0), sums[:, 1].sum(0)
+                _write(mean, slope, pull / exposure[i] if share else np.float32(0), w, base, out[i])
+    return log_p, in_log_exposure, *_total(sums)
+
+
+@njit(error_model="numpy", fastmath=QUICK)
+def _total(sums):
+    """The sums of all chunks, row by row: numba's own sum over an axis goes column by column."""
+    total = np.zeros(sums.shape[1:], np.float32)
+    for chunk in range(sums.shape[0]):
+        for part in range(sums.shape[1]):
+            source, to = sums[chunk, part], total[part]
+            for j in range(to.size):
+                to[j] += source[j]
+    return total[0], total[1]
 
 
 @njit(error_model="numpy", fastmath=QUICK)
@@ -227,19 +244,21 @@ def large_ones(column, value, logit, shift, log_r, mean, atoms):  # noqa: PLR091
 
 
 @njit(error_model="numpy", fastmath=QUICK)
-def _dense(mean, scale, dispersion, soft, turn, w):
-    """Every entry as if it were 0: means and log(1 + u) written out, and the sums of r log(1 + u) and r u / (1 + u)."""
+def _dense(mean, scale, dispersion, soft, slope, turn, w):  # noqa: PLR0913
+    """Every entry as if it were 0: mean, log(1 + u) and r u / (1 + u), and the sums of r log(1 + u) and of the last."""
     r, inverse = dispersion
     zeros, down = np.float32(0), np.float32(0)
     if turn.size:
         for j in range(mean.size):
             mean[j] = min(mean[j] * scale, HUGE)
             u = min(mean[j] * inverse[j], HUGE)
-            soft[j] = log1p(u)
-            at_zero, slope = r[j] * soft[j], r[j] * (u / (ONE + u))
+            over = ONE / (ONE + u)
+            soft[j] = log1p_over(u, over)
+            slope[j] = r[j] * (u * over)
+            at_zero = r[j] * soft[j]
             zeros += at_zero
-            down += slope
-            turn[j] += w * (slope - at_zero)
+            down += slope[j]
+            turn[j] += w * (slope[j] - at_zero)
     else:
         for j in range(mean.size):
             soft[j] = log1p(min(min(mean[j] * scale, HUGE) * inverse[j], HUGE))
@@ -260,8 +279,11 @@ def _small_ones(column, value, logit, shift, soft, rise):
 
 @njit(error_model="numpy", fastmath=QUICK)
 def _lifts(column, value, logit, shift, means, fall, turns, atoms):  # noqa: PLR0913
-    """x / (1 + u) of every count, and what the counts add to the gradient in log r; the sum of the listed ones."""
-    (mean, inverse), (turn, w) = means, turns
+    """x / (1 + u) of every count, taken off the slope of its mean; their sum over the listed counts.
+
+    What the counts add to the gradient in log r is added.
+    """
+    (mean, inverse, slope), (turn, w) = means, turns
     pull = np.float32(0)
     for k in range(value.size):
         j, x = column[k], value[k]
@@ -269,32 +291,25 @@ def _lifts(column, value, logit, shift, means, fall, turns, atoms):  # noqa: PLR
             lift = x / (ONE + min(mean[j] * inverse[j], HUGE))
             pull += lift
             turn[j] += w * (fall[int(x), j] + (x - lift))
+            slope[j] -= lift
         else:
             mean[j] = min(exp(np.float32(np.float64(logit[j]) + shift)), HUGE)
-            lift = x / (ONE + min(mean[j] * inverse[j], HUGE))
             turn[j] += w * atoms[1, k]
-        atoms[0, k] = lift
+            slope[j] = (mean[j] - x) / (ONE + min(mean[j] * inverse[j], HUGE))
     return pull
 
 
 @njit(error_model="numpy", fastmath=QUICK)
-def _gradient(mean, inverse, back):
-    """Means become derivatives: - r u / (1 + u), and what a softmax takes back."""
+def _write(mean, slope, back, w, base, out):
+    """The weighted gradient of a row, and what a softmax takes back of it, added to the sum of all rows."""
     for j in range(mean.size):
-        mean[j] = -mean[j] / (ONE + min(mean[j] * inverse[j], HUGE)) - mean[j] * back
-
-
-@njit(error_model="numpy", fastmath=QUICK)
-def _write(gradient, w, base, out):
-    """The weighted gradient of a row, added to the sum of them; in half precision where that is what `out` takes."""
-    for j in range(gradient.size):
-        gradient[j] *= w
-        base[j] += gradient[j]
+        mean[j] = -w * (slope[j] + mean[j] * back)
+        base[j] += mean[j]
     if out.itemsize == 4:
-        for j in range(gradient.size):
-            out[j] = gradient[j]
+        for j in range(mean.size):
+            out[j] = mean[j]
     else:  # bfloat16 is the upper half of a float32: rounded to the nearest, to the even one between two
-        bits = gradient.view(np.uint32)
-        for j in range(gradient.size):
+        bits = mean.view(np.uint32)
+        for j in range(mean.size):
             odd = (bits[j] >> np.uint32(16)) & np.uint32(1)
             out[j] = np.uint32(bits[j] + np.uint32(0x7FFF) + odd) >> np.uint32(16)

@@ -5,12 +5,10 @@ h   y w + b, (obs, width)
 """
 
 import numpy as np
-from numba import prange
+from numba import njit, prange
 
 from biovae.kernels import compiled
 from biovae.kernels.rows import starts
-
-LANES = 16  # floats of a cache line: no two threads write to the same
 
 
 @compiled(parallel=True, fastmath={"contract"})
@@ -34,17 +32,37 @@ def forward(row, column, value, w, b, obs):
 
 
 @compiled(parallel=True, fastmath={"contract"})
-def weight_gradient(row, column, value, grad, features, parts):
-    """y' grad, (features, width); each thread has columns of its own."""
-    width = grad.shape[1]
-    out = np.empty((features, width), np.float32)
-    share = LANES * ((width + LANES * parts - 1) // (LANES * parts))
-    for part in prange(parts):
-        low, high = min(part * share, width), min((part + 1) * share, width)
-        for f in range(features):
-            out[f][low:high] = 0
-        for k in range(row.size):
-            to, g, v = out[column[k]][low:high], grad[row[k]][low:high], value[k]
+def weight_gradient(row, column, value, grad, features):
+    """y' grad, (features, width): entries are put in order of their column, so that a weight is written once."""
+    out = np.empty((features, grad.shape[1]), np.float32)
+    pointers, rows, values = by_column(row, column, value, features)
+    for f in prange(features):
+        to, first, last = out[f], pointers[f], pointers[f + 1]
+        fours = first + (last - first) // 4 * 4
+        to[:] = 0
+        for k in range(first, fours, 4):
+            g0, g1, g2, g3 = grad[rows[k]], grad[rows[k + 1]], grad[rows[k + 2]], grad[rows[k + 3]]
+            v0, v1, v2, v3 = values[k], values[k + 1], values[k + 2], values[k + 3]
+            for j in range(to.size):
+                to[j] += (v0 * g0[j] + v1 * g1[j]) + (v2 * g2[j] + v3 * g3[j])
+        for k in range(fours, last):
+            g, v = grad[rows[k]], values[k]
             for j in range(to.size):
                 to[j] += v * g[j]
     return out
+
+
+@njit(error_model="numpy")
+def by_column(row, column, value, features):
+    """Entries in order of their column: where each column begins, rows and values."""
+    pointers, free = np.zeros(features + 1, np.int64), np.empty(features, np.int64)
+    for k in range(column.size):
+        pointers[column[k] + 1] += 1
+    for f in range(features):
+        pointers[f + 1] += pointers[f]
+        free[f] = pointers[f]
+    rows, values = np.empty(row.size, np.int32), np.empty(row.size, np.float32)
+    for k in range(column.size):
+        to = free[column[k]]
+        rows[to], values[to], free[column[k]] = row[k], value[k], to + 1
+    return pointers, rows, values

@@ -105,7 +105,7 @@ class _CountsView(ViewModule):
             x = thinned(x, kept, noise)
         if self.recipe.raw or exposure is None:
             return x._replace(value=self.recipe.transform(x.value))
-        return x._replace(value=self.recipe.transform(x.value * (SCALE / (exposure[:, 0] * kept))[x.row]))
+        return x._replace(value=self.recipe.transform(_times(x, SCALE / (exposure[:, 0] * kept))))
 
     def start(self, x: SparseCounts, present: Tensor | None) -> None:
         """Nothing to learn."""
@@ -116,10 +116,19 @@ def thinned(x: SparseCounts, kept: Float[Tensor, "obs"], noise: Noise) -> Sparse
     if kernel_fits(x.value, kept):
         from biovae.kernels.rows import thin
 
-        return x._replace(value=torch.from_numpy(run_kernel(thin, x.row, x.value, kept, noise.uniform(len(x.value)))))
+        return x._replace(value=torch.from_numpy(run_kernel(thin, x.row, x.value, kept, noise.word())))
     share, whole = kept[x.row], x.value.floor()
     stays = torch.binomial(whole, share, generator=noise.generator)
     return x._replace(value=stays.addcmul_(x.value - whole, share))
+
+
+def _times(x: SparseCounts, factor: Float[Tensor, "obs"]) -> Float[Tensor, "entries"]:
+    """The values, those of an observation multiplied by its factor."""
+    if kernel_fits(x.value, factor):
+        from biovae.kernels.rows import times
+
+        return torch.from_numpy(run_kernel(times, x.row, x.value, factor))
+    return x.value * factor[x.row]
 
 
 class Standardised(View):

@@ -44,10 +44,11 @@ class AdamW:
 
     def __init__(self, groups: Sequence[Group], betas: tuple[float, float]) -> None:
         self.groups, self.betas = groups, betas
+        self._steps = [torch.zeros(len(group.weights), device=_device(group)) for group in groups]
         self._of: dict[Tensor, _Moments] = {
-            w: _Moments(torch.zeros((), device=w.device), torch.zeros_like(w), torch.zeros_like(w))
-            for group in groups
-            for w in group.weights
+            w: _Moments(t, torch.zeros_like(w), torch.zeros_like(w))
+            for group, steps in zip(groups, self._steps, strict=True)
+            for w, t in zip(group.weights, steps.unbind(), strict=True)
         }
 
     def zero_grad(self) -> None:
@@ -69,13 +70,14 @@ class AdamW:
             bad: Where it is 1 nothing moves, and t stays.
             excess: Gradients are divided by it.
         """
-        for group in self.groups:
+        for group, steps in zip(self.groups, self._steps, strict=True):
             moving: list[Tensor] = [w for w in group.weights if w.grad is not None]
             if not moving:
                 continue
             slopes = [w.grad for w in moving if w.grad is not None]
             t, m, v = (list(part) for part in zip(*(self._of[w] for w in moving), strict=True))
-            torch._foreach_add_(t, 1)
+            all_move = len(moving) == len(group.weights)  # as a rule: then one addition does
+            steps.add_(1) if all_move else torch._foreach_add_(t, 1)
             torch._fused_adamw_(
                 moving, slopes, m, v, [], t,
                 lr=torch.as_tensor(rate), beta1=self.betas[0], beta2=self.betas[1], weight_decay=group.decay, eps=EPS,
@@ -86,10 +88,14 @@ class AdamW:
 
     def state(self) -> dict[int, dict[str, Tensor]]:
         """t, m and v of every weight, by its number."""
-        return {i: moments._asdict() for i, moments in enumerate(self._of.values())}
+        return {i: m._asdict() | {"step": m.step.clone()} for i, m in enumerate(self._of.values())}
 
     def restore(self, state: dict[int, dict[str, Tensor]]) -> None:
         """Put back what `state` gave."""
         for i, moments in enumerate(self._of.values()):
             for name, value in state.get(i, {}).items():
                 getattr(moments, name).copy_(value)
+
+
+def _device(group: Group) -> torch.device | None:
+    return group.weights[0].device if group.weights else None

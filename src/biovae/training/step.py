@@ -17,7 +17,7 @@ from torch import Tensor
 from biovae.batch import Batch
 from biovae.network import Network
 from biovae.noise import Noise
-from biovae.objective import Objective, elbo
+from biovae.objective import Objective
 from biovae.training.adamw import AdamW, Group
 
 
@@ -90,24 +90,37 @@ class Step:
             loss = loss + terms.lesson.mean()
         loss.backward()
         with torch.no_grad():
-            norm = torch.nn.utils.get_total_norm([w.grad for w in self.parameters if w.grad is not None])
+            slopes = [w.grad for w in self.parameters if w.grad is not None]
+            norm = torch.stack(torch._foreach_norm(slopes)).norm()
+            excess = norm / (self.clip * math.sqrt(len(batch)))
+            bound = (terms.log_px - terms.library).mean(0).sum() - terms.kl_by_group.sum()
+            if self.device.type == "cpu" and math.isfinite(float(norm + loss)):  # on a CPU looking is free
+                self._move(float(excess))
+                self._count_good(float(bound), len(batch), float(loss))
+                return
             bad = (norm + loss).isfinite().logical_not_()
-            fine = self.device.type == "cpu" and not bool(bad)  # on a CPU looking is free, and spares what follows
-            self._update(bad, norm / (self.clip * math.sqrt(len(batch))), fine=fine)
-            if not fine:
-                for buffer, value in zip(self.buffers, before, strict=True):
-                    buffer.copy_(torch.where(bad, value, buffer))
-            self._count(bad, torch.where(bad, 0, elbo(terms).sum()), len(batch), loss)
+            self._guard(bad, excess, before)
+            self._count(bad, torch.where(bad, 0, bound), len(batch), loss)
 
-    def _update(self, bad: Bool[Tensor, ""], excess: Float[Tensor, ""], *, fine: bool) -> None:
-        """AdamW, with a gradient longer than the limit by the factor `excess` scaled down; nothing where `bad`."""
+    def _move(self, excess: float) -> None:
+        """AdamW; a gradient longer than the limit by the factor `excess` is scaled down."""
         self._in_force.copy_(self._rate * self._scale)
-        short = fine and bool(excess <= 1)  # to divide by 1 is a pass over the gradients for nothing
-        self.optimiser.step(
-            self._in_force, bad=None if fine else bad.float(), excess=None if short else excess.clamp(min=1)
-        )
-        if not fine:
-            self._scale.mul_(1 - 0.5 * bad)
+        # To divide by 1 would be a pass over the gradients for nothing.
+        self.optimiser.step(self._in_force, excess=None if excess <= 1 else torch.tensor(excess))
+
+    def _guard(self, bad: Bool[Tensor, ""], excess: Float[Tensor, ""], before: list[Tensor]) -> None:
+        """The same where nobody waits for the device: after a `bad` step nothing has moved and the rate is halved."""
+        self._in_force.copy_(self._rate * self._scale)
+        self.optimiser.step(self._in_force, bad=bad.float(), excess=excess.clamp(min=1))
+        self._scale.mul_(1 - 0.5 * bad)
+        for buffer, value in zip(self.buffers, before, strict=True):
+            buffer.copy_(torch.where(bad, value, buffer))
+
+    def _count_good(self, bound: float, observations: int, loss: float) -> None:
+        t = self._tally.numpy()
+        t[0] += bound
+        t[1] += observations
+        t[3], t[5] = 0, loss
 
     def _count(self, bad: Tensor, bound: Tensor, observations: int, loss: Tensor) -> None:
         t = self._tally
