@@ -21,7 +21,7 @@ from biovae.kernels import full_precision, hidden, kernel_fits, run_kernel, with
 from biovae.kernels.counts import exp, log1p, negative_binomial
 from biovae.kernels.draws import uniform
 from biovae.kernels.rows import starts, thin
-from biovae.nn import MLP, FirstLinear, linear
+from biovae.nn import EPS, MLP, FirstLinear, linear
 from biovae.noise import Noise
 
 OBS, FEATURES = 24, 70
@@ -234,12 +234,12 @@ def test_a_hidden_layer_is_batch_norm_and_rectifier(shape):
     noise = Noise(7)
     a, s, t, grad = 3 + 2 * noise.normal(*shape), noise.normal(shape[1]), noise.normal(shape[1]), noise.normal(*shape)
     running = [np.full(shape[1], 0.5, np.float32), np.full(shape[1], 2.0, np.float32)]
-    y, mean, inverse = run_kernel(hidden.forward, a, s, t, tuple(running), 0.1, np.float32(0), np.uint64(0))
+    y, mean, inverse = run_kernel(hidden.forward, a, s, t, tuple(running), 0.1, EPS, np.float32(0), np.uint64(0))
     found = run_kernel(hidden.backward, grad, y, a, s, mean, inverse, np.float32(0))
 
     exact = [part.double().requires_grad_() for part in (a, s, t)]
     learned = [torch.full(shape[1:], value, dtype=torch.float64) for value in (0.5, 2.0)]
-    out = torch.nn.functional.batch_norm(exact[0], *learned, exact[1], exact[2], True, 0.1, hidden.EPS).relu()
+    out = torch.nn.functional.batch_norm(exact[0], *learned, exact[1], exact[2], True, 0.1, EPS).relu()
     out.backward(grad.double())
     for mine, truth in ((y, out.detach()), *zip(running, learned, strict=True)):
         torch.testing.assert_close(torch.from_numpy(mine).double(), truth, rtol=1e-5, atol=1e-5)

@@ -28,7 +28,6 @@ from biovae.noise import Noise
 from biovae.recipe import Recipe, tagged
 
 EPS = 1e-3  # under the root of a variance
-SMALL = 2**16  # entries of a layer below which one thread is done before another is awake
 SPARSE = 0.2  # share of non-zeros below which a sparse first layer is faster (LOG.md, 2026-11-25)
 
 
@@ -154,8 +153,8 @@ class _Hidden(torch.autograd.Function):
 
         flat, word = a.reshape(-1, a.shape[-1]).contiguous(), np.uint64(0) if noise is None else noise.word()
         running = (norm.mean.numpy(), norm.variance.numpy())
-        given = (flat, scale, shift, running, norm.momentum, np.float32(rate), word)
-        found = run_kernel(forward, *given, alone=flat.numel() < SMALL)
+        given = (flat, scale, shift, running, norm.momentum, EPS, np.float32(rate), word)
+        found = run_kernel(forward, *given)
         y, mean, inverse = map(torch.from_numpy, found)
         ctx.save_for_backward(y, flat, scale, mean, inverse)
         ctx.rate = rate
@@ -167,7 +166,7 @@ class _Hidden(torch.autograd.Function):
         from biovae.kernels.hidden import backward
 
         flat = grad.reshape(-1, grad.shape[-1]).contiguous()
-        found = run_kernel(backward, flat, *ctx.saved_tensors, np.float32(ctx.rate), alone=flat.numel() < SMALL)
+        found = run_kernel(backward, flat, *ctx.saved_tensors, np.float32(ctx.rate))
         in_a, in_scale, in_shift = map(torch.from_numpy, found)
         return in_a.view(grad.shape), in_scale, in_shift, None, None, None
 

@@ -89,13 +89,13 @@ def kernel_fits(*tensors: Tensor) -> bool:
     return LOOPS.on and installed() and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
 
 
-def run_kernel(kernel: Callable[..., Any], *arguments: Any, alone: bool = False) -> Any:
-    """Call a compiled loop on the memory of tensors, with as many threads as torch has, or `alone` with one."""
+def run_kernel(kernel: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a compiled loop on the memory of tensors, with torch's number of threads."""
     global _launched
     _launched = True
     arrays = [_array(a) if isinstance(a, Tensor) else a for a in arguments]
     with _ONE_AT_A_TIME:
-        _share_threads(torch.get_num_threads(), alone=alone)
+        _share_threads(torch.get_num_threads())
         return kernel(*arrays)
 
 
@@ -103,11 +103,11 @@ def _array(tensor: Tensor) -> Any:
     return (tensor.detach() if tensor.requires_grad else tensor).numpy()
 
 
-def _share_threads(number: int, *, alone: bool) -> None:
+def _share_threads(number: int) -> None:
     """Give numba as many threads as torch has; numba's start must not change torch's."""
     import numba
 
-    numba.set_num_threads(1 if alone else min(number, _most_threads()))
+    numba.set_num_threads(min(number, _most_threads()))
     if torch.get_num_threads() != number:
         torch.set_num_threads(number)
 

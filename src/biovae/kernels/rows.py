@@ -60,11 +60,11 @@ def starts(row, obs):
     return pointers
 
 
-@compiled(parallel=True)
+@compiled()
 def times(row, value, factor):
     """value * factor[row]."""
     out = np.empty(value.size, np.float32)
-    for k in prange(value.size):
+    for k in range(value.size):
         out[k] = value[k] * factor[row[k]]
     return out
 
