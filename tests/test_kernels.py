@@ -248,6 +248,13 @@ def test_a_hidden_layer_is_batch_norm_and_rectifier(shape):
         torch.testing.assert_close(torch.from_numpy(mine).double(), part.grad, rtol=1e-4, atol=bound)
 
 
+def test_a_hidden_layer_shows_what_is_not_a_number():
+    body = MLP(hidden=8, dropout=0).build(FEATURES, 0, Noise(0))
+    x = Noise(1).normal(6, FEATURES)
+    x[2, 3] = torch.nan
+    assert body(x, x[:, :0], Noise(2)).isnan().all()
+
+
 def test_dropout_of_a_hidden_layer():
     body = MLP(hidden=64, dropout=0.25).build(FEATURES, 0, Noise(0))
     x = Noise(1).normal(400, FEATURES)

@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from biovae.noise import Noise
 from biovae.objective import ELBO, IWAE, TotalCorrelation
 from biovae.posteriors import Diagonal
 from biovae.priors import StandardNormal
+from biovae.training import crowding
 from biovae.training import progress as shown
 from biovae.training.loop import Progress, Trainer, evaluate
 from biovae.training.schedule import LinearWarmup, OneCycle
@@ -206,7 +208,21 @@ def test_a_slow_first_step_is_explained(monkeypatch, capsys):
     assert len(list(shown.watch(Slow(), show=True))) == 2
     assert capsys.readouterr().err.count(shown.SLOW_START) == 1
     assert len(list(shown.watch(Slow(), show=False))) == 2
-    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("threads", "had", "said"), [(2, 2.0, False), (2, 1.2, True), (1, 0.5, False), (8, 7.5, False)]
+)
+def test_cores_that_others_keep_busy_are_spoken_of_once(threads, had, said, monkeypatch):
+    seconds = [0.0]
+    clocks = SimpleNamespace(monotonic=lambda: seconds[0], process_time=lambda: had * seconds[0])
+    monkeypatch.setattr(crowding, "time", clocks)
+    watching, heard = crowding.Crowding(threads), []
+    for seconds[0] in range(60):
+        heard.append(watching.look())
+    assert not any(heard[: int(crowding.IN_A_ROW * crowding.WINDOW)])
+    assert len(list(filter(None, heard))) == said
+    assert (f"{had} of {threads}" in str(heard)) == said
 
 
 @pytest.mark.skipif(not hasattr(signal, "raise_signal"), reason="no signals on this system")

@@ -241,12 +241,14 @@ class _MLP(BodyModule):
         h = x
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             a = layer(h) + self.sides[i](c) if self.sides else layer(h)
-            if isinstance(norm, BatchNorm) and present is None and norm.learns(a) and kernel_fits(a, norm.scale):
-                h = _Hidden.apply(a, norm.scale, norm.shift, norm, 0.0 if noise is None else self.rate, noise)
-                continue
-            a = norm(a, present) if isinstance(norm, BatchNorm) else norm(a)
-            h = dropout(torch.relu(a), self.rate, noise)
+            h = self._activated(a, norm, noise, present)
         return dense(h)
+
+    def _activated(self, a: Tensor, norm: nn.Module, noise: Noise | None, present: Tensor | None) -> Tensor:
+        if isinstance(norm, BatchNorm) and present is None and norm.learns(a) and kernel_fits(a, norm.scale):
+            return _Hidden.apply(a, norm.scale, norm.shift, norm, 0.0 if noise is None else self.rate, noise)
+        a = norm(a, present) if isinstance(norm, BatchNorm) else norm(a)
+        return dropout(torch.relu(a), self.rate, noise)
 
 
 def _norm(name: Norm, width: int) -> nn.Module:

@@ -48,8 +48,9 @@ def forward(a, s, t, running, momentum, eps, rate, word):  # noqa: PLR0913
     for i in range(rows):
         source, to, k = a[i], y[i], np.uint64(i * width)
         for j in range(width):
-            value = max(source[j] * by[j] + plus[j], np.float32(0)) * kept
-            to[j] = value if uniform(word, k + np.uint64(j)) >= rate else np.float32(0)
+            value = source[j] * by[j] + plus[j]
+            gone = value <= 0 or uniform(word, k + np.uint64(j)) < rate  # no: value > 0, which would lose a NaN
+            to[j] = np.float32(0) if gone else value * kept
     return y, mean.astype(np.float32), variance.astype(np.float32)
 
 

@@ -179,7 +179,8 @@ def _run(trainer: Trainer, identity: dict[str, str], options: Options) -> None:
             _resume(trainer, keeper, identity)
         saved_at = trainer.progress.seconds
         try:
-            for p in watch(trainer, show=options.progress):
+            threads = torch.get_num_threads() if trainer.step.device.type == "cpu" else 1
+            for p in watch(trainer, show=options.progress, threads=threads):
                 if keeper is not None and (p.seconds - saved_at >= SAVE_SECONDS or request.number):
                     _save(trainer, keeper, identity)
                     saved_at = p.seconds

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
+from biovae.training.crowding import Crowding
 from biovae.training.loop import Progress
 
 PATIENCE = 2.0  # seconds without a word
@@ -26,19 +27,21 @@ class Watched(Protocol):
         """Total steps, as far as is known."""
 
 
-def watch(run: Watched, *, show: bool) -> Iterable[Progress]:
+def watch(run: Watched, *, show: bool, threads: int = 1) -> Iterable[Progress]:
     """The steps of a run, shown as they pass.
 
     Args:
         run: A run about to start or to continue.
         show: False for silence.
+        threads: Of this machine's cores that work on a step together; where others keep them busy, that is said.
     """
     if not show:
         return run.run()
-    return _bar(run) if sys.stderr.isatty() else _lines(run)
+    crowding = Crowding(threads)
+    return _bar(run, crowding) if sys.stderr.isatty() else _lines(run, crowding)
 
 
-def _bar(run: Watched) -> Iterator[Progress]:
+def _bar(run: Watched, crowding: Crowding) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -48,15 +51,19 @@ def _bar(run: Watched) -> Iterator[Progress]:
         task = bar.add_task("fit", total=run.planned(), completed=run.progress.step, said="")
         for p in _patiently(run, lambda: bar.update(task, said=SLOW_START)):
             bar.update(task, total=run.planned(), completed=p.step, said=_summary(p))
+            if said := crowding.look():
+                bar.console.print(f"fitting: {said}", markup=False, highlight=False)
             yield p
 
 
-def _lines(run: Watched, every: float = 5.0) -> Iterator[Progress]:
+def _lines(run: Watched, crowding: Crowding, every: float = 5.0) -> Iterator[Progress]:
     last, evaluations = time.monotonic(), len(run.progress.history)
     for p in _patiently(run, lambda: print(f"fitting: {SLOW_START}", file=sys.stderr, flush=True)):
         if len(p.history) > evaluations and time.monotonic() - last >= every:
             last, evaluations = time.monotonic(), len(p.history)
             print(f"fitting: step {p.step} of {run.planned()}, {_summary(p)}", file=sys.stderr, flush=True)
+        if said := crowding.look():
+            print(f"fitting: {said}", file=sys.stderr, flush=True)
         yield p
 
 
