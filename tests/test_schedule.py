@@ -121,7 +121,7 @@ def test_a_restored_schedule_goes_on_as_if_it_had_not_stopped(make, cut):
     assert [second.rate(s) for s in range(200)] == [whole.rate(s) for s in range(200)]
 
 
-@pytest.mark.parametrize(("rows", "size"), [(1, 128), (15_999, 128), (16_000, 256), (64_000, 512), (10**7, 1024)])
+@pytest.mark.parametrize(("rows", "size"), [(1, 128), (7_999, 128), (8_000, 256), (32_000, 512), (10**7, 1024)])
 def test_the_batch_grows_with_the_root_of_the_data(rows, size):
     assert plan.settings(rows).batch_size == size
     assert plan.settings(rows, batch_size=7, rate=0.1).batch_size == 7

@@ -17,11 +17,11 @@ def settings(observations: int, *, batch_size: int | None = None, rate: float | 
     """Batch size and learning rate for a training set of this size.
 
     Small sets need many steps, large ones few epochs: the batch grows with the square root of the size, from 128 at
-    4,000 observations and below to 1,024 at 250,000 and above.
+    2,000 observations to 1,024 at 128,000 and above (LOG.md, 2026-11-26, latest).
     """
     if batch_size is None:
         batch_size = 128
-        while batch_size < 1024 and observations >= 4_000 * (2 * batch_size / 128) ** 2:
+        while batch_size < 1024 and observations >= 2_000 * (2 * batch_size / 128) ** 2:
             batch_size *= 2
     return Settings(batch_size=batch_size, rate=4e-3 if rate is None else rate)
 
