@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biovae.data import Source, align, prepare
-from biovae.data.containers import gather
+from biovae.data.containers import ROWS, gather, row_totals
 from biovae.schema import Support
 
 RNA = Source(name="rna", support=Support.COUNTS, exposure=True)
@@ -187,3 +187,12 @@ def test_huge_counts_arrive_finite(dense, counted, annotated, count):
     observations = prepare(annotated(x), [RNA]).observations
     assert dense(observations.x[0])[0, 0] == np.float32(count)
     assert observations.exposure[0][0] == np.float32(x[0].sum())
+
+
+def test_totals_of_rows_over_many_pieces():
+    rng = np.random.default_rng(0)
+    dense = rng.poisson(0.05, (2 * ROWS + 7, 5)) * rng.integers(1, 2**20, (2 * ROWS + 7, 5))
+    dense[ROWS - 3 : ROWS + 3] = 0
+    matrix = scipy.sparse.csr_array(dense.astype(np.float32))
+    np.testing.assert_array_equal(row_totals(matrix), dense.sum(1))
+    np.testing.assert_array_equal(row_totals(matrix[:0]), np.zeros(0))

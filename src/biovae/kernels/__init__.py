@@ -59,7 +59,7 @@ def installed() -> bool:
 
 
 def loops() -> str:
-    """Which loops run, by name and version: they round differently, and thin with different draws."""
+    """Which loops run, by name and version: they round differently, and thin and drop out with draws of their own."""
     half = ", bfloat16" if has_bfloat16() else ""
     return f"numba {version('numba')}{half}" if kernel_fits() else "plain"
 

@@ -16,18 +16,8 @@ def forward(row, column, value, w, b, obs):
     """y w + b."""
     h, pointers = np.empty((obs, w.shape[1]), np.float32), starts(row, obs)
     for i in prange(obs):
-        out, first, last = h[i], pointers[i], pointers[i + 1]
-        fours = first + (last - first) // 4 * 4
-        out[:] = b
-        for k in range(first, fours, 4):  # four at a time: `out` is then read and written a quarter as often
-            w0, w1, w2, w3 = w[column[k]], w[column[k + 1]], w[column[k + 2]], w[column[k + 3]]
-            v0, v1, v2, v3 = value[k], value[k + 1], value[k + 2], value[k + 3]
-            for j in range(out.size):
-                out[j] += (v0 * w0[j] + v1 * w1[j]) + (v2 * w2[j] + v3 * w3[j])
-        for k in range(fours, last):
-            weights, v = w[column[k]], value[k]
-            for j in range(out.size):
-                out[j] += v * weights[j]
+        h[i] = b
+        _add(h[i], column, value, w, pointers[i], pointers[i + 1])
     return h
 
 
@@ -37,19 +27,24 @@ def weight_gradient(row, column, value, grad, features):
     out = np.empty((features, grad.shape[1]), np.float32)
     pointers, rows, values = by_column(row, column, value, features)
     for f in prange(features):
-        to, first, last = out[f], pointers[f], pointers[f + 1]
-        fours = first + (last - first) // 4 * 4
-        to[:] = 0
-        for k in range(first, fours, 4):
-            g0, g1, g2, g3 = grad[rows[k]], grad[rows[k + 1]], grad[rows[k + 2]], grad[rows[k + 3]]
-            v0, v1, v2, v3 = values[k], values[k + 1], values[k + 2], values[k + 3]
-            for j in range(to.size):
-                to[j] += (v0 * g0[j] + v1 * g1[j]) + (v2 * g2[j] + v3 * g3[j])
-        for k in range(fours, last):
-            g, v = grad[rows[k]], values[k]
-            for j in range(to.size):
-                to[j] += v * g[j]
+        out[f] = 0
+        _add(out[f], rows, values, grad, pointers[f], pointers[f + 1])
     return out
+
+
+@njit(error_model="numpy", fastmath={"contract"}, forceinline=True)
+def _add(out, index, value, table, first, last):
+    """Rows `index` of a table times `value`, of the entries from `first` up to `last`, added to `out`."""
+    fours = first + (last - first) // 4 * 4
+    for k in range(first, fours, 4):  # four at a time: `out` is then read and written a quarter as often
+        t0, t1, t2, t3 = table[index[k]], table[index[k + 1]], table[index[k + 2]], table[index[k + 3]]
+        v0, v1, v2, v3 = value[k], value[k + 1], value[k + 2], value[k + 3]
+        for j in range(out.size):
+            out[j] += (v0 * t0[j] + v1 * t1[j]) + (v2 * t2[j] + v3 * t3[j])
+    for k in range(fours, last):
+        t, v = table[index[k]], value[k]
+        for j in range(out.size):
+            out[j] += v * t[j]
 
 
 @njit(error_model="numpy")

@@ -17,7 +17,7 @@ from torch import Tensor
 from biovae.batch import Batch
 from biovae.network import Network
 from biovae.noise import Noise
-from biovae.objective import Objective
+from biovae.objective import Objective, elbo
 from biovae.training.adamw import AdamW, Group
 
 
@@ -93,7 +93,7 @@ class Step:
             slopes = [w.grad for w in self.parameters if w.grad is not None]
             norm = torch.stack(torch._foreach_norm(slopes)).norm()
             excess = norm / (self.clip * math.sqrt(len(batch)))
-            bound = (terms.log_px - terms.library).mean(0).sum() - terms.kl_by_group.sum()
+            bound = elbo(terms).sum()
             if self.device.type == "cpu" and math.isfinite(float(norm + loss)):  # on a CPU looking is free
                 self._move(float(excess))
                 self._count_good(float(bound), len(batch), float(loss))
