@@ -1,7 +1,7 @@
 """Imputation beside SCVI on the same masks and halves: python -m benchmarks.imputation DATA OUT SEEDS [FILES].
 
 SCVI trains until its validation bound stops rising, at most as long as its own rule says; its rates are means over 25
-draws of z. Simple methods choose their settings on a tenth of the cells; see `biovae.analysis.imputation`.
+draws of z. Simple methods choose their settings on a tenth of the cells; see `biovae.analysis.models.imputation`.
 """
 
 import os

@@ -10,11 +10,11 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score
 
 import biovae as bv
-from biovae.analysis import anomalies as a
 from biovae.analysis import contamination, energy, mixture_gain, neighbour_share, partners
-from biovae.analysis.anomalies import winner
-from biovae.analysis.doublets import PARTS, by_components, separation
-from biovae.analysis.shift import Residuals, drivers, rank_test
+from biovae.analysis.oddities import anomalies as a
+from biovae.analysis.oddities.anomalies import winner
+from biovae.analysis.oddities.doublets import PARTS, by_components, separation
+from biovae.analysis.oddities.shift import Residuals, drivers, rank_test
 from biovae.datasets import Scenario, States, Technical, simulate
 
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import scipy.sparse
 from scipy import stats
 
 import biovae as bv
-from biovae.analysis.doublets import by_components, partners, separation
+from biovae.analysis.oddities.doublets import by_components, partners, separation
 from biovae.datasets import scenarios, simulate
 
 pytestmark = pytest.mark.slow

@@ -59,7 +59,7 @@ def adata():
 def folder(tmp_path_factory, adata):
     folder = tmp_path_factory.mktemp("ask")
     adata.write_h5ad(folder / "cells.h5ad")
-    options = ("--epochs", 30, "--latent", 4, "--hidden", 32, "--covariates", "batch", "--seed", 1)
+    options = ("--epochs", 60, "--latent", 4, "--hidden", 32, "--covariates", "batch", "--seed", 1)
     level = adata.obs["cell_type"].iloc[0]
     code, out = run("fit", folder / "cells.h5ad", "--out", folder / "run", *options, "--root", f"cell_type={level}")
     assert code == 0, out
@@ -242,6 +242,18 @@ def test_an_answer_does_not_replace_a_file(folder, tmp_path):
     code, out = run("ask", "prototype", folder / "run", "--out", tmp_path / "mine")
     assert code == 3
     assert (tmp_path / "mine").read_text() == "years of work", out
+
+
+def test_a_new_fit_names_the_answers_that_an_earlier_one_gave(folder, tmp_path):
+    answer = tmp_path / "run" / "holes" / "answer.txt"
+    answer.parent.mkdir(parents=True)
+    answer.write_text("of an earlier fit")
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    small = ("--epochs", 1, "--latent", 2, "--hidden", 8)
+    code, out = run("fit", folder / "cells.h5ad", "--out", tmp_path / "run", *small)
+    assert code == 0, out
+    assert "holes/: answers of an earlier fit" in " ".join(out.split())
+    assert answer.read_text() == "of an earlier fit"
 
 
 def test_sets_are_read_from_gmt_files(tmp_path):

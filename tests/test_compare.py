@@ -13,7 +13,7 @@ from scipy.stats import multivariate_normal, nbinom
 
 import biovae as bv
 from biovae.analysis import choose, log_normalise, pca, pca_counts, pca_reals
-from biovae.analysis.comparison import profile
+from biovae.analysis.models.comparison import profile
 from biovae.datasets import scenarios, simulate
 from biovae.distributions import NegativeBinomial
 from biovae.errors import InputError, Interrupted

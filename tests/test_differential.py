@@ -11,7 +11,7 @@ from scipy import integrate, stats
 
 import biovae as bv
 from biovae.analysis import Decoded, Null, differential, expected_fdr, shrink
-from biovae.analysis.shrinkage import CENTRES, SCALES
+from biovae.analysis.groups.shrinkage import CENTRES, SCALES
 from biovae.datasets import scenarios, simulate
 from biovae.datasets.truth import expected
 from biovae.errors import InputError
@@ -205,7 +205,7 @@ def test_observations_that_stand_for_two_count_twice_and_are_no_surer():
 def test_blocks_do_not_matter(monkeypatch):
     data = Counts()
     whole = data.compare()
-    monkeypatch.setattr(sys.modules["biovae.analysis.differential"], "ENTRIES", 7 * 300)
+    monkeypatch.setattr(sys.modules["biovae.analysis.groups.differential"], "ENTRIES", 7 * 300)
     pd.testing.assert_frame_equal(whole, data.compare(), rtol=1e-6)
 
 

@@ -7,7 +7,7 @@ import scipy.stats
 from sklearn.metrics import mutual_info_score
 
 from biovae.analysis import dci, gaussian_total_correlation, ica, indicators, mig, pca, sap, total_correlation
-from biovae.analysis.disentangle import concentration
+from biovae.analysis.axes.disentangle import concentration
 from biovae.errors import InputError
 
 TURN = np.array([[1, -1], [1, 1]]) / np.sqrt(2)

@@ -40,6 +40,7 @@ EXTRA_LIBRARIES = {
     "training": {"rich"},
     "kernels": {"numba", "triton"},
 }  # where they are used, and only then
+ANALYSIS = ["normalise", "neighbourhoods", "axes", "space", "trajectories", "groups", "oddities", "models"]
 ANALYSIS_MAY_IMPORT = {"analysis", "errors", "noise"}  # arrays in, records out: never a model
 
 DOORS = {
@@ -93,6 +94,17 @@ def test_every_import_goes_down():
         for other in rooms_imported(path) - {here}:
             if FLOOR[other] >= FLOOR[here]:
                 climbs.append(f"{module(path)} (floor {FLOOR[here]}) imports {other} (floor {FLOOR[other]})")
+    assert not climbs, "\n".join(climbs)
+
+
+def test_imports_go_down_inside_analysis_too():
+    level = {name: i for i, name in enumerate(ANALYSIS)}
+    climbs = []
+    for path in FILES:
+        here = module(path).split(".")[1:3]
+        if here[:1] == ["analysis"] and len(here) > 1:
+            found = {name.split(".")[2] for name in imports(path) if name.startswith("biovae.analysis.")}
+            climbs += [f"{module(path)} imports {other}" for other in found if level[other] > level[here[1]]]
     assert not climbs, "\n".join(climbs)
 
 

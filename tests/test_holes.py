@@ -19,8 +19,8 @@ from biovae.analysis import (
     straight,
     switches,
 )
-from biovae.analysis.density import tail
-from biovae.analysis.route import edges, equal_steps
+from biovae.analysis.space.density import tail
+from biovae.analysis.space.route import edges, equal_steps
 from biovae.errors import InputError
 
 

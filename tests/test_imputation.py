@@ -8,7 +8,7 @@ import scipy.sparse
 
 import biovae as bv
 from biovae.analysis import Imputation, Imputer, Question, baselines, compare_imputers, hide, scored_rows
-from biovae.analysis.imputation import losses
+from biovae.analysis.models.imputation import losses
 from biovae.datasets import Scenario, States, Technical, simulate
 from biovae.errors import InputError
 

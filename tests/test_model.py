@@ -14,6 +14,7 @@ from mudata import MuData, set_options
 import biovae as bv
 from biovae.datasets import Scenario, Technical, scenarios, simulate, simulate_multi
 from biovae.kernels import without_kernels
+from biovae.training import plan
 
 EPOCHS = 8
 
@@ -41,6 +42,19 @@ def test_fit_returns_itself_and_leaves_the_data_alone(adata):
     assert model.fit(adata, epochs=2, progress=False) is model
     assert digest(adata) == before
     assert "X_vae" not in adata.obsm
+
+
+def test_dropout_is_chosen_by_the_size_of_the_training_set_unless_asked_for(vae, adata):
+    chosen = plan.dropout(vae.fitted.record["train_observations"])
+    assert (vae.dropout, vae.decoder_dropout) == (None, None)
+    assert _rates(vae) == tuple(vae.fitted.record["dropout"]) == chosen
+    asked = bv.VAE(bv.rna(), latent=3, hidden=16, dropout=0.0).fit(adata, epochs=1, progress=False)
+    assert _rates(asked) == tuple(asked.fitted.record["dropout"]) == (0.0, chosen[1])
+
+
+def _rates(vae):
+    part = vae.network.parts[0]
+    return part.encoder.rate, part.decoder.rate
 
 
 def test_unfitted_model_says_so():

@@ -130,3 +130,26 @@ def test_the_batch_grows_with_the_root_of_the_data(rows, size):
 def test_a_number_of_epochs_is_kept_and_auto_waits():
     assert plan.schedule(5, 8, Constant()).planned(0) == 40
     assert isinstance(plan.schedule("auto", 8, Constant()), Plateau)
+
+
+@pytest.mark.parametrize(
+    ("batches", "steps"),
+    [(1, 2 * 20), (3, 2 * 21), (11, 2 * 22), (20, 4 * 20), (100, 4 * 100)],
+)
+def test_auto_waits_four_epochs_and_at_least_two_evaluations(batches, steps):
+    between = -(-20 // batches) * batches
+    schedule = plan.schedule("auto", batches, Constant())
+    start = -(-plan.RAMP // between) * between
+    for step in range(start, start + 2 * steps, between):
+        schedule.observe(step, -float(step != start))  # nothing rises after the first
+        if schedule.decay_from is not None:
+            break
+    assert schedule.decay_from == start + steps
+
+
+@pytest.mark.parametrize(("rows", "encoder"), [(1, 0.3), (1_000, 0.3), (2_500, 0.2), (50_000, 0.01)])
+def test_dropout_goes_away_with_more_data(rows, encoder):
+    shares = plan.dropout(rows)
+    assert shares[0] == pytest.approx(encoder)
+    assert shares[1] <= shares[0]
+    assert plan.dropout(10 * rows)[1] <= shares[1]

@@ -26,8 +26,8 @@ from biovae.analysis import (
     trajectory,
     trends,
 )
-from biovae.analysis.saddles import drains, find_ends
-from biovae.analysis.trends import _splines
+from biovae.analysis.trajectories.saddles import drains, find_ends
+from biovae.analysis.trajectories.trends import _splines
 from biovae.datasets import scenarios, simulate
 from biovae.errors import InputError
 

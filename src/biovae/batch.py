@@ -95,8 +95,10 @@ class SparseMatrix:
     ) -> "SparseMatrix":
         """The arrays of a canonical CSR matrix, copied and narrowed."""
         column = column.astype(np.int16 if shape[1] < 2**15 else np.int32)
-        pointers, value = pointers.astype(np.int64), _narrow(value)
-        return cls(torch.from_numpy(pointers), torch.from_numpy(column), torch.from_numpy(value), shape)
+        narrow = narrowed(value)
+        narrow = value.astype(np.float32) if narrow is value else narrow
+        pointers = pointers.astype(np.int64)
+        return cls(torch.from_numpy(pointers), torch.from_numpy(column), torch.from_numpy(narrow), shape)
 
     def __len__(self) -> int:
         """Rows, so that a matrix and a dense tensor answer alike."""
@@ -154,11 +156,11 @@ class SparseMatrix:
         return scipy.sparse.csr_array(parts, shape=self.shape)
 
 
-def _narrow(value: np.ndarray) -> np.ndarray:
-    """Whole numbers in the narrowest integers that hold them all, others in single precision; always a copy."""
+def narrowed(value: np.ndarray) -> np.ndarray:
+    """A copy of whole numbers in the narrowest integers that hold them all; the same array where there is none."""
     least, largest = float(value.min(initial=0)), max(float(value.max(initial=0)), -float(value.min(initial=0)))
     if not largest < 2**31 or not _whole(value):
-        return value.astype(np.float32)
+        return value
     if least >= 0 and largest < 2**8:
         return value.astype(np.uint8)
     return value.astype(np.int16 if largest < 2**15 else np.int32)

@@ -11,7 +11,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biovae.data import Source, align, prepare
+from biovae.data import Source, align, containers, prepare
 from biovae.data.containers import ROWS, gather, row_totals
 from biovae.schema import Support
 
@@ -187,6 +187,22 @@ def test_huge_counts_arrive_finite(dense, counted, annotated, count):
     observations = prepare(annotated(x), [RNA]).observations
     assert dense(observations.x[0])[0, 0] == np.float32(count)
     assert observations.exposure[0][0] == np.float32(x[0].sum())
+
+
+@pytest.mark.parametrize(("top", "kind"), [(200, np.uint8), (300, np.int16), (2**20, np.int32), (0.5, np.float64)])
+def test_counts_that_are_read_in_pieces_come_as_narrow_as_they_allow(monkeypatch, counted, top, kind):
+    monkeypatch.setattr(containers, "ENTRIES", 50)
+    x = counted(20, 6).astype(np.float64)
+    x[4:9] = 0
+    x[-1, 2] = top
+    found = gather(Lazy(scipy.sparse.csr_matrix(x)), None, None, sparse=True, place="X")
+    assert found.data.dtype == kind
+    assert found.indices.dtype == np.int32
+    assert found.has_canonical_format
+    np.testing.assert_array_equal(found.toarray(), x)
+    chosen = np.array([19, 4, 2, 2])
+    found = gather(Lazy(scipy.sparse.csr_matrix(x)), chosen, np.array([2, 0]), sparse=True, place="X")
+    np.testing.assert_array_equal(found.toarray(), x[chosen][:, [2, 0]])
 
 
 def test_totals_of_rows_over_many_pieces():

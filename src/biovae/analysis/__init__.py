@@ -1,21 +1,22 @@
 """Analysis of arrays: neighbours, clusters, PCA, the prototype, dimensions. Never sees a model; needs no torch.
 
 Every function takes arrays and returns an array, a frame, or a frozen record, so that each can be tested against other
-people's code and used on what another program fitted. To add one: a file of its own, a row here, a test with a truth.
+people's code and used on what another program fitted. The rooms, each of which may use those above it:
+
+    neighbourhoods   which observations lie near each other
+    axes             components, and what dimensions mean
+    space            density, holes, and ways between places
+    trajectories     an order, and its branches
+    groups           what differs between groups
+    oddities         what is not like the rest
+    models           which model, and how far to believe it
+
+To add a tool: a file of its own in its room, a row here, a test with a truth.
 """
 
-from biovae.analysis.agreement import Agreement, agreement, align, same_cluster, together
-from biovae.analysis.anomalies import Anomalies
-from biovae.analysis.association import associate, enrich
-from biovae.analysis.choice import Choice, choose
-from biovae.analysis.claims import calls_held, order_held
-from biovae.analysis.clusters import leiden, markers
-from biovae.analysis.comparison import Comparison, Explained, compare, deviance_explained, variance_explained
-from biovae.analysis.density import Density, PriorSupport, density, prior_support
-from biovae.analysis.differential import Decoded, Differential, Null, differential
-from biovae.analysis.diffusion import diffused
-from biovae.analysis.dimensions import Dimensions, Traversal, differences, effects, ladder, traverse
-from biovae.analysis.disentangle import (
+from biovae.analysis.axes.association import associate, enrich
+from biovae.analysis.axes.dimensions import Dimensions, Traversal, differences, effects, ladder, traverse
+from biovae.analysis.axes.disentangle import (
     DCI,
     Gaps,
     dci,
@@ -25,33 +26,55 @@ from biovae.analysis.disentangle import (
     sap,
     total_correlation,
 )
-from biovae.analysis.doublets import Contamination, Gain, contamination, mixture_gain, neighbour_share, partners
-from biovae.analysis.exclusion import exclusive_pairs
-from biovae.analysis.floor import pca_counts, pca_reals
-from biovae.analysis.holes import Holes, holes
-from biovae.analysis.ica import ICA, ica
-from biovae.analysis.imputation import Imputation, Question, compare_imputers, hide, scored_rows
-from biovae.analysis.imputers import Imputer, baselines
-from biovae.analysis.judged import Judged, Predicted, energy_distance, judge_predictions
-from biovae.analysis.linear import explained_out_of_fold, out_of_fold, r2, slopes
-from biovae.analysis.neighbour_graph import NeighbourGraph, central, neighbour_graph
-from biovae.analysis.neighbours import label_accuracy, label_hits, nearest, neighbours_shared, shared_neighbours
+from biovae.analysis.axes.ica import ICA, ica
+from biovae.analysis.axes.linear import explained_out_of_fold, out_of_fold, r2, slopes
+from biovae.analysis.axes.pca import PCA, pca
+from biovae.analysis.groups.differential import Decoded, Differential, Null, differential
+from biovae.analysis.groups.judged import Judged, Predicted, energy_distance, judge_predictions
+from biovae.analysis.groups.pooling import Pooled, pooled
+from biovae.analysis.groups.response import References, Response, respond
+from biovae.analysis.groups.shrinkage import Shrunk, expected_fdr, shrink
+from biovae.analysis.models.agreement import Agreement, agreement, align, same_cluster, together
+from biovae.analysis.models.choice import Choice, choose
+from biovae.analysis.models.claims import calls_held, order_held
+from biovae.analysis.models.comparison import Comparison, Explained, compare, deviance_explained, variance_explained
+from biovae.analysis.models.floor import pca_counts, pca_reals
+from biovae.analysis.models.imputation import Imputation, Question, compare_imputers, hide, scored_rows
+from biovae.analysis.models.imputers import Imputer, baselines
+from biovae.analysis.models.stability import Stability, stability
+from biovae.analysis.models.sweep import Sweep, recommend
+from biovae.analysis.neighbourhoods.clusters import leiden, markers
+from biovae.analysis.neighbourhoods.diffusion import diffused
+from biovae.analysis.neighbourhoods.neighbour_graph import NeighbourGraph, central, neighbour_graph
+from biovae.analysis.neighbourhoods.neighbours import (
+    label_accuracy,
+    label_hits,
+    nearest,
+    neighbours_shared,
+    shared_neighbours,
+)
 from biovae.analysis.normalise import log_normalise
-from biovae.analysis.path import Curve, Features, Metric, distances, geodesic, straight
-from biovae.analysis.pca import PCA, pca
-from biovae.analysis.plausibility import Doubt, Judge, judge
-from biovae.analysis.pooling import Pooled, pooled
-from biovae.analysis.prototype import Prototype, prototype
-from biovae.analysis.response import References, Response, respond
-from biovae.analysis.shift import Shift, energy
-from biovae.analysis.shores import Rise, rise
-from biovae.analysis.shrinkage import Shrunk, expected_fdr, shrink
-from biovae.analysis.stability import Stability, stability
-from biovae.analysis.sweep import Sweep, recommend
-from biovae.analysis.switches import switches
-from biovae.analysis.trajectory import Trajectory, fate_probabilities, pseudotime, trajectory
-from biovae.analysis.trends import changes, most_changing, trends
-from biovae.analysis.velocity import Direction, direction
+from biovae.analysis.oddities.anomalies import Anomalies
+from biovae.analysis.oddities.doublets import (
+    Contamination,
+    Gain,
+    contamination,
+    mixture_gain,
+    neighbour_share,
+    partners,
+)
+from biovae.analysis.oddities.shift import Shift, energy
+from biovae.analysis.space.density import Density, PriorSupport, density, prior_support
+from biovae.analysis.space.exclusion import exclusive_pairs
+from biovae.analysis.space.holes import Holes, holes
+from biovae.analysis.space.path import Curve, Features, Metric, distances, geodesic, straight
+from biovae.analysis.space.plausibility import Doubt, Judge, judge
+from biovae.analysis.space.prototype import Prototype, prototype
+from biovae.analysis.space.shores import Rise, rise
+from biovae.analysis.space.switches import switches
+from biovae.analysis.trajectories.trajectory import Trajectory, fate_probabilities, pseudotime, trajectory
+from biovae.analysis.trajectories.trends import changes, most_changing, trends
+from biovae.analysis.trajectories.velocity import Direction, direction
 
 __all__ = [
     "Anomalies",

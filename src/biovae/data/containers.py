@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.sparse
 from anndata.abc import CSCDataset, CSRDataset
 
+from biovae.batch import narrowed
 from biovae.errors import InputError
 
 ENTRIES = 2**22
@@ -30,9 +31,10 @@ def size(matrix: Any, place: str) -> tuple[int, int]:
 
 
 def gather(matrix: Any, rows: np.ndarray | None, columns: np.ndarray | None, *, sparse: bool, place: str) -> Matrix:
-    """The chosen part of a matrix in memory: canonical CSR or an array, of the type it was stored in.
+    """The chosen part of a matrix in memory: canonical CSR or an array.
 
-    What is in memory already as canonical CSR is passed through without a copy.
+    What is in memory already as canonical CSR is passed through without a copy. Counts that are read in pieces come
+    in integers as narrow as they allow, everything else in the type it was stored in.
 
     Args:
         matrix: Any container.
@@ -53,7 +55,7 @@ def gather(matrix: Any, rows: np.ndarray | None, columns: np.ndarray | None, *, 
     pieces = [_typed(piece, sparse=sparse, place=place) for piece in _pieces(matrix, rows, columns, place)]
     if len(pieces) == 1:
         return pieces[0]
-    return scipy.sparse.vstack(pieces, format="csr") if sparse else np.concatenate(pieces)
+    return _stacked(pieces) if sparse else np.concatenate(pieces)
 
 
 def blocks(matrix: Matrix, entries: int | None = None) -> Iterator[tuple[int, Matrix]]:
@@ -187,9 +189,34 @@ def _take(matrix: Any, rows: np.ndarray) -> Any:
 def _typed(piece: Any, *, sparse: bool, place: str) -> Matrix:
     if scipy.sparse.issparse(piece):
         piece = canonical(piece)
-        return piece if sparse else piece.toarray()
+        return _lean(piece) if sparse else piece.toarray()
     piece = plain(piece, place)
-    return canonical(scipy.sparse.csr_array(piece)) if sparse else piece
+    return _lean(canonical(scipy.sparse.csr_array(piece))) if sparse else piece
+
+
+def _lean(piece: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+    """The same with narrow counts and columns: a file as large as the memory is read in half of it."""
+    index = np.int32 if max(piece.nnz, *piece.shape) < 2**31 else np.int64
+    parts = (narrowed(piece.data), piece.indices.astype(index), piece.indptr.astype(index))
+    return scipy.sparse.csr_array(parts, shape=piece.shape)
+
+
+def _stacked(pieces: list[scipy.sparse.csr_array]) -> scipy.sparse.csr_array:
+    """Rows of all pieces, below one another; a piece is let go when it has been copied, so that no two sets exist."""
+    lengths = np.concatenate([np.diff(piece.indptr) for piece in pieces])
+    pointers = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    shape = (len(lengths), pieces[0].shape[1])
+    index = np.int32 if max(pointers[-1], *shape) < 2**31 else np.int64
+    values = np.empty(pointers[-1], np.result_type(*{piece.data.dtype for piece in pieces}))
+    columns = np.empty(pointers[-1], index)
+    start = 0
+    pieces.reverse()
+    while pieces:
+        piece = pieces.pop()
+        inside = slice(start, start + piece.nnz)
+        values[inside], columns[inside] = piece.data, piece.indices
+        start += piece.nnz
+    return scipy.sparse.csr_array((values, columns, pointers.astype(index)), shape=shape)
 
 
 def plain(values: np.ndarray, place: str) -> np.ndarray:

@@ -13,7 +13,7 @@ information, or while a straight line of the same dimension explains much more o
 import numpy as np
 from jaxtyping import Bool, Float
 
-from biovae.analysis.comparison import Explained
+from biovae.analysis.models.comparison import Explained
 from biovae.diagnostics.fit import mean_and_error
 from biovae.diagnostics.verdict import Line, State
 

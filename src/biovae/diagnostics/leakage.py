@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float
 
-from biovae.analysis.clusters import leiden
-from biovae.analysis.linear import explained_out_of_fold, out_of_fold, r2, slopes
-from biovae.analysis.neighbours import codes, finite, nearest
+from biovae.analysis.axes.linear import explained_out_of_fold, out_of_fold, r2, slopes
+from biovae.analysis.neighbourhoods.clusters import leiden
+from biovae.analysis.neighbourhoods.neighbours import codes, finite, nearest
 from biovae.diagnostics.collapse import active
 from biovae.diagnostics.verdict import Line, State, below, worst
 

@@ -12,12 +12,21 @@ from biovae.network import Network
 from biovae.nn import MLP
 from biovae.noise import Noise
 from biovae.schema import CategoricalCovariate, Schema
+from biovae.training import plan
 
 BUILD = 2**40  # the moment of Noise that belongs to building: no epoch reaches it
 
 
-def network(recipe: Architecture, schema: Schema, seed: int) -> Network:
-    """The untrained network of this recipe for data of this schema."""
+def network(recipe: Architecture, schema: Schema, seed: int, observations: int = 0) -> Network:
+    """The untrained network of this recipe for data of this schema.
+
+    Args:
+        recipe: Its parts.
+        schema: What was measured.
+        seed: Of its first weights.
+        observations: How many it will be trained on, by which dropout is chosen; no matter where it is not.
+    """
+    encoder_dropout, decoder_dropout = dropout(recipe, observations)
     noise = Noise(seed, epoch=BUILD)
     into_encoder, into_decoder = _columns(recipe, schema)
     parts = []
@@ -31,15 +40,22 @@ def network(recipe: Architecture, schema: Schema, seed: int) -> Network:
             library_levels=_first_levels(schema),
             alone=len(recipe.modalities) == 1,
         )
-        body = MLP(hidden=recipe.hidden, depth=recipe.depth, dropout=recipe.dropout)
+        body = MLP(hidden=recipe.hidden, depth=recipe.depth, dropout=encoder_dropout)
         encoder = modality.encoder or body
-        decoder = modality.decoder or body.model_copy(update={"dropout": recipe.decoder_dropout})
+        decoder = modality.decoder or body.model_copy(update={"dropout": decoder_dropout})
         parts.append(ModalityNetwork(modality, (encoder, decoder), recipe.posterior, sizes, noise))
     widths = [len(m.features) for m in schema.modalities]
     prior = recipe.prior.build(recipe.latent, widths, noise)
     drop = recipe.modality_dropout if len(parts) > 1 else 0.0
     encoder_columns, decoder_columns = (torch.tensor(c, dtype=torch.int64) for c in (into_encoder, into_decoder))
     return Network(parts, prior, columns=(encoder_columns, decoder_columns), drop=drop)
+
+
+def dropout(recipe: Architecture, observations: int) -> tuple[float, float]:
+    """The encoders' and the decoders': as asked for, else by the number of training observations."""
+    asked, chosen = (recipe.dropout, recipe.decoder_dropout), plan.dropout(observations)
+    encoder, decoder = (b if a is None else a for a, b in zip(asked, chosen, strict=True))
+    return encoder, decoder
 
 
 def _spans(schema: Schema) -> dict[str, range]:

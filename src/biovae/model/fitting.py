@@ -17,7 +17,7 @@ from biovae.batch import Observations, SparseMatrix
 from biovae.data import Prepared, Role
 from biovae.errors import InputError, Interrupted, ResumeError, TrainingDiverged
 from biovae.kernels import kernel_fits, loops
-from biovae.model.build import BUILD, network
+from biovae.model.build import BUILD, dropout, network
 from biovae.model.null import NullModel
 from biovae.model.recipe import Architecture
 from biovae.network import Network
@@ -69,8 +69,8 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
         InputError: The device is not there.
     """
     device = _reach(options.device)
-    observations, net = prepared.observations, network(recipe, prepared.schema, options.seed)
     train, validation = (_rows(roles, role) for role in (Role.TRAIN, Role.VALIDATION))
+    observations, net = prepared.observations, network(recipe, prepared.schema, options.seed, len(train))
     net.start(observations, train, Noise(options.seed).at(BUILD))
     for modality, x in zip(recipe.modalities, observations.x, strict=True):
         LOGGER.debug("%s: %s", modality.name, _path(x))
@@ -91,6 +91,7 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
         "seconds": p.seconds,
         "batch_size": settings.batch_size,
         "learning_rate": settings.rate,
+        "dropout": list(dropout(recipe, len(train))),
         "final_beta": p.history[-1].beta if p.history else recipe.beta,
         "events": list(p.events),
         "interrupted": any(event.startswith("interrupted") for event in p.events),

@@ -55,7 +55,7 @@ class VAE(Architecture):
         latent: Dimensions of z.
         hidden: Width of the encoders' and decoders' layers.
         depth: Number of those layers.
-        dropout: Share of the encoders' hidden units left out while training.
+        dropout: Share of the encoders' hidden units left out while training; None chooses by the size of the data.
         decoder_dropout: The same for the decoders.
         beta: Weight of the KL at the end of its warm-up; 1 is the evidence lower bound.
         warmup: Shape of beta's rise, in fractions of the planned steps.

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from biovae.analysis import compare, deviance_explained, log_normalise, pca, prototype, variance_explained
-from biovae.analysis.comparison import Comparison
+from biovae.analysis.models.comparison import Comparison
 from biovae.batch import SparseMatrix, plain
 from biovae.data import Role
 from biovae.diagnostics import Verdict

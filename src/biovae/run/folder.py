@@ -64,7 +64,10 @@ def fit_run(request: Request, say: Say) -> Verdict:
     claim(out, resume=request.options.resume)
     vae.fit_prepared(prepared, roles, request.options)
     say(_summary(vae))
-    return judge_run(request, prepared, roles, say)
+    verdict = judge_run(request, prepared, roles, say)
+    if old := answered(out):
+        say(f"{', '.join(old)}: answers of an earlier fit, left as they are; ask again")
+    return verdict
 
 
 @working("judging the model")
@@ -117,6 +120,11 @@ def claim(out: Path, *, resume: bool) -> None:
     if not resume and (out / "checkpoints").exists():
         for step in [*(out / "checkpoints").rglob("step-*")]:
             shutil.rmtree(step, ignore_errors=True)
+
+
+def answered(out: Path) -> list[str]:
+    """Folders in a run that hold the answer to a question (`ask`)."""
+    return sorted(f"{path.parent.name}/" for path in out.glob("*/answer.txt"))
 
 
 def check_free(out: Path, known: Set[str]) -> None:

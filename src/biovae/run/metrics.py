@@ -13,7 +13,7 @@ import torch
 
 from biovae import __version__
 from biovae.analysis import Stability
-from biovae.analysis.stability import FITS
+from biovae.analysis.models.stability import FITS
 from biovae.data import Role
 from biovae.model.evidence import Evidence
 from biovae.model.inference import bounds

@@ -8,11 +8,11 @@ from anndata import AnnData
 from jaxtyping import Bool
 from mudata import MuData
 
-from biovae.analysis import anomalies as a
 from biovae.analysis import density, leiden
-from biovae.analysis.anomalies import Anomalies
-from biovae.analysis.density import tail
-from biovae.analysis.doublets import contamination
+from biovae.analysis.oddities import anomalies as a
+from biovae.analysis.oddities.anomalies import Anomalies
+from biovae.analysis.oddities.doublets import contamination
+from biovae.analysis.space.density import tail
 from biovae.batch import Observations
 from biovae.model import VAE
 from biovae.schema import Support
@@ -43,7 +43,7 @@ def anomalies(  # noqa: PLR0913 - a user's door
         vae: A fitted model.
         data: The observations; not changed.
         normal: Boolean column of `obs`, or array: ordinary observations that training has not seen. p-values are then
-            uniform on others like them. Without them see `biovae.analysis.anomalies`.
+            uniform on others like them. Without them see `biovae.analysis.oddities.anomalies`.
         groups: Column of `obs` with the kinds of which doublets are made; None takes clusters of the latent neighbour
             graph.
         modality: Of the counts in which a second state is looked for; None takes the first.

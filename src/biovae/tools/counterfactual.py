@@ -11,7 +11,7 @@ from jaxtyping import Float
 from mudata import MuData
 
 from biovae.analysis import PCA, Judged, Predicted, References, Response, judge_predictions, log_normalise, pca, respond
-from biovae.analysis.response import ENOUGH
+from biovae.analysis.groups.response import ENOUGH
 from biovae.data import column as column_of
 from biovae.data.covariates import label
 from biovae.errors import InputError, closest, first
@@ -123,9 +123,9 @@ def counterfactual(  # noqa: PLR0913 - a user's door
     """Predict a group of observations in a condition that it was not seen in, from groups that were seen in both.
 
     Where the condition is a covariate of the decoder, it is swapped: f(z, target) against f(z, source). Elsewhere z is
-    moved as the other groups moved, near ones more. What the decoder says is one of three guesses at the change of each
-    feature's mean; see `biovae.analysis.response` for the others, and for how they are mixed. The additive baseline,
-    the average change of the other groups, is always beside it: deep models often lose to it.
+    moved as the other groups moved, near ones more. What the decoder says is one of three guesses at the change of
+    each feature's mean; see `biovae.analysis.groups.response` for the others, and for how they are mixed. The additive
+    baseline, the average change of the other groups, is always beside it: deep models often lose to it.
 
     Observations of `group` in the target condition are not looked at. For an honest test leave them out of the fit,
     too. Whether the mixture beats the baseline is only known once `score` can be asked.

@@ -14,7 +14,7 @@ from mudata import MuData
 
 from biovae.analysis import Differential, Null
 from biovae.analysis import differential as compare
-from biovae.analysis.differential import Decode, Decoded
+from biovae.analysis.groups.differential import Decode, Decoded
 from biovae.batch import Observations, plain
 from biovae.data import column
 from biovae.data.covariates import label
@@ -68,10 +68,10 @@ def differential(  # noqa: PLR0913 - a user's door
     """P(|log2 fold change| > delta) of every feature between groups: a column of `obs` says who belongs to which.
 
     Rates are what the decoder says at common covariates, corrected by the observed counts of each group; see
-    `biovae.analysis.differential`. Observations are taken to be independent: where a condition was given to a few
-    donors, differences between donors count as differences between conditions. What a covariate of the model explains
-    is taken out; donors of one condition each, as a covariate, take the condition out with them. Rates are shares of
-    the counts: what a few features gain, all others lose.
+    `biovae.analysis.groups.differential`. Observations are taken to be independent: where a condition was given to a
+    few donors, differences between donors count as differences between conditions. What a covariate of the model
+    explains is taken out; donors of one condition each, as a covariate, take the condition out with them. Rates are
+    shares of the counts: what a few features gain, all others lose.
 
     Args:
         vae: A fitted model of counts.

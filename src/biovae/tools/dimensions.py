@@ -9,7 +9,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from biovae.analysis import associate, differences, effects, enrich, ladder, traverse
-from biovae.analysis.dimensions import Dimensions, summary
+from biovae.analysis.axes.dimensions import Dimensions, summary
 from biovae.batch import plain
 from biovae.data import Prepared, column
 from biovae.diagnostics.collapse import active

@@ -21,8 +21,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from biovae.analysis.anomalies import standardised
-from biovae.analysis.doublets import Gain, by_components, mixture_gain, neighbour_share, partners, separation
+from biovae.analysis.oddities.anomalies import standardised
+from biovae.analysis.oddities.doublets import Gain, by_components, mixture_gain, neighbour_share, partners, separation
 from biovae.batch import Observations, SparseMatrix, plain
 from biovae.model import VAE
 from biovae.model.generate import mean_at

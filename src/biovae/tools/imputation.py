@@ -43,8 +43,9 @@ def imputation(  # noqa: PLR0913 - a user's door
     """Score how a model fills in counts that it was not shown, beside gene means, PCA and diffusion over neighbours.
 
     The model is fitted afresh, once to data with a tenth of the counts above zero hidden, once to one half of every
-    observation's molecules; `vae` itself may be fitted or not, and is not changed. See `biovae.analysis.imputation` for
-    what is asked, and `biovae.analysis.imputers` for what it is compared with.
+    observation's molecules; `vae` itself may be fitted or not, and is not changed. See
+    `biovae.analysis.models.imputation` for what is asked, and `biovae.analysis.models.imputers` for what it is compared
+    with.
 
     Args:
         vae: The model; one modality of counts.

@@ -9,9 +9,9 @@ from anndata import AnnData
 from mudata import MuData
 
 from biovae.analysis import density
-from biovae.analysis.density import tail
-from biovae.analysis.doublets import neighbour_share
-from biovae.analysis.shift import Residuals, Shift, drivers, energy, rank_test, two_sided
+from biovae.analysis.oddities.doublets import neighbour_share
+from biovae.analysis.oddities.shift import Residuals, Shift, drivers, energy, rank_test, two_sided
+from biovae.analysis.space.density import tail
 from biovae.batch import Observations, plain
 from biovae.errors import InputError
 from biovae.model import VAE

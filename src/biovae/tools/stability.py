@@ -156,8 +156,8 @@ def ensemble_expression(  # noqa: PLR0913 - a user's door
     """Denoised expression over all fits of an ensemble: the mean, and 90 % intervals for both kinds of doubt.
 
     Those of `VAE.expression` hold the doubt about z within one fit, and not that another seed decodes otherwise. Counts
-    are pooled as logarithms, other values as they are; see `biovae.analysis.pooling`. What all fits get wrong together,
-    such as a difference that they all shrink, is in no interval (LOG.md).
+    are pooled as logarithms, other values as they are; see `biovae.analysis.groups.pooling`. What all fits get wrong
+    together, such as a difference that they all shrink, is in no interval (LOG.md).
 
     Args:
         vae: A model of `fit(data, ensemble=k)`.

@@ -24,7 +24,7 @@ from biovae.analysis import (
     total_correlation,
     variance_explained,
 )
-from biovae.analysis.sweep import Sweep, recommend
+from biovae.analysis.models.sweep import Sweep, recommend
 from biovae.batch import SparseMatrix, plain
 from biovae.data import Role
 from biovae.diagnostics.collapse import active, information

@@ -8,8 +8,9 @@ from biovae.training.step import Settings
 Epochs = int | Literal["auto"]
 
 RAMP = 200  # steps until rate and beta are in full force: the same for every size, since a step is a step
-DECAY = 400  # steps of the final fall of the rate
-PATIENCE = 4  # evaluations without a rise
+DECAY = 300  # steps of the final fall of the rate
+PATIENCE = 4  # epochs without a rise, and two evaluations at least
+MOST = 0.3  # share of hidden units left out
 LIMIT = 400  # epochs that the holding phase may take at most
 
 
@@ -26,6 +27,14 @@ def settings(observations: int, *, batch_size: int | None = None, rate: float | 
     return Settings(batch_size=batch_size, rate=4e-3 if rate is None else rate)
 
 
+def dropout(observations: int) -> tuple[float, float]:
+    """Shares of the encoder's and of the decoder's hidden units left out, for a training set of this size.
+
+    What guards a small set against being learned by heart keeps a large one from being learned at all.
+    """
+    return min(MOST, 500 / max(observations, 1)), min(MOST, 250 / max(observations, 1))
+
+
 def schedule(epochs: Epochs, batches: int, warmup: Warmup) -> Schedule:
     """The schedule of a run of `batches` steps per epoch.
 
@@ -37,5 +46,7 @@ def schedule(epochs: Epochs, batches: int, warmup: Warmup) -> Schedule:
     """
     if epochs == "auto":
         most = max(RAMP + 1, LIMIT * batches)
-        return Plateau(ramp=RAMP, decay=DECAY, most=most, patience=PATIENCE, warmup=warmup)
+        between = -(-Settings.steps_between // batches)  # epochs from one evaluation to the next
+        patience = max(2, -(-PATIENCE // between))
+        return Plateau(ramp=RAMP, decay=DECAY, most=most, patience=patience, warmup=warmup)
     return OneCycle(epochs * batches, warmup)

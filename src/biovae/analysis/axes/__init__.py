@@ -1,0 +1,1 @@
+"""Directions: components, what dimensions mean, and whether each is one thing."""

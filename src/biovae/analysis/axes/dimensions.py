@@ -1,0 +1,246 @@
+"""What each latent dimension does to the features: local effects, traversals, and the record that joins them.
+
+    z       positions, (rows, latent); dimensions are counted from 0
+    draws   of z from q(z | x) of some observations, (samples, obs, latent): draws of the aggregate posterior
+    decode  z -> mean of p(x | z), (rows, features)
+    slope   z, d -> derivative of the transformed mean with respect to z_d, (rows, features)
+
+A derivative answers "which way, here"; its spread over the map answers "everywhere?". The uncertainty is that of z, not
+that of the weights: another seed gives other dimensions, because a standard normal prior prefers no axes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from biovae.analysis.neighbourhoods.neighbours import finite
+from biovae.errors import InputError
+
+Decode = Callable[[Float[np.ndarray, "rows latent"]], Float[np.ndarray, "rows features"]]
+Slope = Callable[[Float[np.ndarray, "rows latent"], int], Float[np.ndarray, "rows features"]]
+
+STEP = 0.05  # of a central difference, in units of z
+LEVEL = 0.9  # of every interval
+SURE = 0.95  # share of the draws that must agree on a sign
+WEAK = 0.05  # strength of an association below which it is not told
+TOP = 5
+TABLE = ("dimension", "spread", "active", "up", "down", "column", "strength", "highest", "rho")
+ROWS = 256  # decoded at once
+
+
+@dataclass(frozen=True)
+class Traversal:
+    """Decoded features along each dimension, all other dimensions left where each observation has them.
+
+    Attributes:
+        values: Where z_d was set, (latent, steps).
+        mean: Over the observations, (latent, steps, features).
+        lower: 5 % quantile over the observations, the same shape.
+        upper: 95 % quantile.
+        features: Names.
+    """
+
+    values: Float[np.ndarray, "latent steps"]
+    mean: Float[np.ndarray, "latent steps features"]
+    lower: Float[np.ndarray, "latent steps features"]
+    upper: Float[np.ndarray, "latent steps features"]
+    features: tuple[str, ...]
+
+    def frame(self, dimension: int, features: Sequence[str] | None = None) -> pd.DataFrame:
+        """Columns `feature`, `value`, `mean`, `lower`, `upper` of one dimension; all features where none are named."""
+        wanted = self.features if features is None else features
+        unknown = [f for f in wanted if f not in self.features]
+        if unknown:
+            raise InputError(f"expected features of the traversal, found {unknown[0]!r}: use the model's names.")
+        at = pd.Index(self.features).get_indexer_for(list(wanted))
+        columns = {name: getattr(self, name)[dimension][:, at].T.ravel() for name in ("mean", "lower", "upper")}
+        steps = self.values.shape[1]
+        places = {"feature": np.repeat(wanted, steps), "value": np.tile(self.values[dimension], len(wanted))}
+        return pd.DataFrame(places | columns)
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """What is known of each latent dimension.
+
+    Attributes:
+        summary: A row per dimension: `spread` (standard deviation of the posterior means) and `active`.
+        effects: See `effects`.
+        associations: See `associate`.
+        traversal: See `traverse`.
+        enrichment: See `enrich`; None without gene sets.
+        loadings: Features x dimensions where the decoder has weights that can be read; None elsewhere.
+        unit: Of an effect.
+    """
+
+    summary: pd.DataFrame
+    effects: pd.DataFrame
+    associations: pd.DataFrame
+    traversal: Traversal
+    enrichment: pd.DataFrame | None = None
+    loadings: pd.DataFrame | None = None
+    unit: str = "log fold change per unit of z"
+
+    def top(self, dimension: int, count: int = TOP) -> pd.DataFrame:
+        """The `count` features with the largest score upwards and as many downwards, largest first, signs kept."""
+        rows = self.effects[self.effects["dimension"] == dimension].sort_values("score", kind="stable")
+        down, up = rows[rows["score"] < 0].head(count), rows[rows["score"] > 0].tail(count)
+        return pd.concat([up.iloc[::-1], down.iloc[::-1]], ignore_index=True)
+
+    def sides(self, dimension: int, count: int = TOP) -> tuple[list[str], list[str]]:
+        """Names of the features that rise most with a dimension, and of those that fall most, each largest first."""
+        top = self.top(dimension, count)
+        up, down = top.loc[top["score"] > 0, "feature"], top.loc[top["score"] < 0, "feature"].iloc[::-1]
+        return [str(name) for name in up], [str(name) for name in down]
+
+    def company(self, dimension: int) -> pd.Series | None:
+        """The row of `associations` of the column that a dimension goes with most; None where it is weak or unsure."""
+        known = self.associations[self.associations["dimension"] == dimension]
+        known = known[(known["strength"] >= WEAK) & (known["fdr"] < 1 - SURE)]
+        return None if known.empty else known.sort_values("strength", ascending=False, kind="stable").iloc[0]
+
+    def table(self, count: int = TOP) -> pd.DataFrame:
+        """A row per dimension: its spread, the features on either side, and the column that it goes with most."""
+        rows = []
+        for d in self.summary.index:
+            (up, down), best = self.sides(int(d), count), self.company(int(d))
+            row = {"dimension": d, **self.summary.loc[d], "up": ", ".join(up), "down": ", ".join(down)}
+            rows.append(row | ({} if best is None else best[["column", "strength", "highest", "rho"]].to_dict()))
+        return pd.DataFrame(rows, columns=[*TABLE])
+
+    def __str__(self) -> str:
+        """A line per active dimension, the widest first."""
+        order = self.summary.sort_values("spread", ascending=False, kind="stable")
+        lines = [self._line(int(d)) for d in order.index[order["active"]]]
+        spare = [str(d) for d in self.summary.index[~self.summary["active"]]]
+        lines += [f"Not in use: {', '.join(spare)}."] if spare else []
+        return "\n".join([*lines, "Another seed may give other dimensions: believe what several agree on."])
+
+    def _line(self, dimension: int) -> str:
+        up, down = (", ".join(names) for names in self.sides(dimension))
+        line = f"Dimension {dimension} (spread {self.summary.loc[dimension, 'spread']:.2f}): up {up}; down {down}"
+        best = self.company(dimension)
+        if best is None:
+            return f"{line}."
+        where = f", highest in {best['highest']}" if best["kind"] == "categories" else f", rho {best['rho']:.2f}"
+        return f"{line}; goes with {best['column']} ({best['strength']:.0%} of its rank variance{where})."
+
+
+def differences(decode: Decode, transform: Callable[[np.ndarray], np.ndarray] = np.log, step: float = STEP) -> Slope:
+    """[t(f(z + h e_d)) - t(f(z - h e_d))] / 2h: the slope of any decoder, by central differences.
+
+    Exact up to h**2 where the decoder is smooth; at the kink of a ReLU, the mean of both sides.
+
+    Args:
+        decode: See the file head.
+        transform: t; the logarithm makes a slope a log fold change.
+        step: h, in units of z.
+    """
+
+    def slope(z: np.ndarray, dimension: int) -> np.ndarray:
+        move = np.zeros(z.shape[1])
+        move[dimension] = step
+        above, below = (np.asarray(decode(z + way), dtype=np.float64) for way in (move, -move))
+        return (transform(above) - transform(below)) / (2 * step)
+
+    return slope
+
+
+def effects(
+    slope: Slope,
+    draws: Float[np.ndarray, "samples obs latent"],
+    features: Sequence[str],
+    weight: Float[np.ndarray, "features"] | None = None,
+) -> pd.DataFrame:
+    """E_q(z) of the derivative of each feature with respect to each z_d, with its spread over the aggregate posterior.
+
+    Args:
+        slope: See the file head; `differences(decode)` makes one.
+        draws: See the file head.
+        features: Names.
+        weight: What makes effects of different features comparable, (features,): the square root of the mean turns the
+            derivative of log mean into (the root of) the information that a Poisson count carries about z_d, so that a
+            feature with hardly a count does not lead the list. 1 where it is not given.
+
+    Returns:
+        A row per dimension and feature: `effect`, `se` (of that mean, over observations), `lower` and `upper` (90 % of
+        the local derivatives lie between), `positive` (share of them above 0), `sign` (1 or -1 where 95 % of them
+        agree, else 0), `score` = effect * weight, by which features are ranked.
+    """
+    draws = np.asarray(draws, dtype=np.float64)
+    samples, observations, latent = draws.shape
+    flat = finite(draws.reshape(-1, latent))
+    weight = np.ones(len(features)) if weight is None else np.asarray(weight, dtype=np.float64)
+    frames = []
+    for d in range(latent):
+        local = _in_blocks(slope, flat, d, len(features))
+        by_observation = local.reshape(samples, observations, -1).mean(0)
+        effect, positive = by_observation.mean(0), (local > 0).mean(0)
+        lower, upper = np.quantile(local, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2), axis=0)
+        one_way = (positive >= SURE).astype(int) - ((local < 0).mean(0) >= SURE)
+        spread = by_observation.std(0, ddof=1) if observations > 1 else np.full(len(effect), np.nan)
+        columns = {
+            "dimension": d, "feature": [*features], "effect": effect, "se": spread / np.sqrt(observations),
+            "lower": lower, "upper": upper, "positive": positive, "sign": one_way, "score": effect * weight,
+        }  # fmt: skip
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _in_blocks(slope: Slope, z: np.ndarray, dimension: int, width: int) -> Float[np.ndarray, "rows features"]:
+    """Slopes in single precision, a block of rows at a time."""
+    out = np.empty((len(z), width), dtype=np.float32)
+    for start in range(0, len(z), ROWS):
+        block = np.asarray(slope(z[start : start + ROWS], dimension))
+        if block.shape != (min(ROWS, len(z) - start), width):
+            raise InputError(
+                f"expected slopes of {width} features, found an array of shape {block.shape}: name the features of the "
+                "decoder, in its order."
+            )
+        out[start : start + ROWS] = block
+    return out
+
+
+def traverse(
+    decode: Decode,
+    base: Float[np.ndarray, "rows latent"],
+    values: Float[np.ndarray, "latent steps"],
+    features: Sequence[str],
+) -> Traversal:
+    """Decode with z_d set to each of its values in turn, for every row of `base`, and average over the rows.
+
+    One row (the mean of the aggregate posterior, or a chosen observation) gives a curve without a band; rows drawn from
+    the aggregate posterior give the band that the other dimensions make.
+
+    Args:
+        decode: See the file head.
+        base: Where the other dimensions are.
+        values: Of each dimension; `ladder(z)` spans what the data span.
+        features: Names.
+    """
+    base, values = finite(base), np.asarray(values, dtype=np.float64)
+    shape = (*values.shape, len(features))
+    mean, lower, upper = (np.empty(shape, dtype=np.float32) for _ in range(3))
+    for d, places in enumerate(values):
+        for step, value in enumerate(places):
+            z = base.copy()
+            z[:, d] = value
+            decoded = decode(z)
+            mean[d, step] = decoded.mean(0)
+            lower[d, step], upper[d, step] = np.quantile(decoded, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2), axis=0)
+    return Traversal(values, mean, lower, upper, tuple(features))
+
+
+def ladder(z: Float[np.ndarray, "obs latent"], steps: int = 9) -> Float[np.ndarray, "latent steps"]:
+    """Evenly spaced values from the 1 % to the 99 % quantile of each dimension: a traversal stays where data are."""
+    low, high = np.quantile(finite(z), (0.01, 0.99), axis=0)
+    return np.linspace(low, high, steps).T
+
+
+def summary(z: Float[np.ndarray, "obs latent"], active: Bool[np.ndarray, "latent"]) -> pd.DataFrame:
+    """A row per dimension: `spread` of the posterior means, and whether it is `active`."""
+    frame = pd.DataFrame({"spread": finite(z).std(0), "active": np.asarray(active, dtype=bool)})
+    return frame.rename_axis("dimension")

@@ -1,0 +1,1 @@
+"""Which model, and how far to believe it: held-out comparison, imputation, seeds, sweeps."""

@@ -1,0 +1,141 @@
+"""The neighbour graph of z: who is joined to whom, how far apart they lie, and where a bridge had to be laid.
+
+    z         positions, (obs, latent)
+    lengths   Euclidean distance of joined observations, sparse, symmetric, (obs, obs)
+    affinity  exp(-length**2 / (s_i s_j)), s the median length at an observation, sparse, symmetric, (obs, obs)
+
+A way leads between two observations where each is among the k nearest of the other; an edge that only one side asks for
+is kept where the graph would fall apart without it. A walk, whose affinities average over many edges, takes all edges
+that either side asks for. What is still apart then is joined by the shortest ways between the pieces, and those bridges
+are listed: no observation lies on them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+from jaxtyping import Bool, Float, Int
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+from scipy.spatial import cKDTree
+
+from biovae.analysis.neighbourhoods.neighbours import K, finite, nearest
+from biovae.errors import InputError
+
+FARTHEST = 30.0  # in the exponent of an affinity: what lies farther, as a bridge may, can still be crossed
+SHORTEST = 1e-12  # duplicates lie apart by this, since a sparse matrix holds no zeros
+
+
+@dataclass(frozen=True)
+class NeighbourGraph:
+    """A connected graph of observations, undirected.
+
+    Attributes:
+        lengths: Euclidean distances along ways.
+        affinity: Likeness of neighbours, in (0, 1]; its edges hold those of `lengths`.
+        component: The piece of each observation before bridges were laid; 0 is the largest.
+        k: Neighbours that each observation asked for.
+        bridges: Columns `one`, `other` (rows of z) and `length`, a row per bridge.
+    """
+
+    lengths: scipy.sparse.csr_array
+    affinity: scipy.sparse.csr_array
+    component: Int[np.ndarray, "obs"]
+    k: int
+    bridges: pd.DataFrame
+
+    def __str__(self) -> str:
+        """Whether it held together by itself, in one sentence."""
+        if self.bridges.empty:
+            return "The neighbour graph is in one piece."
+        return (
+            f"The neighbour graph is in {self.component.max() + 1} pieces, joined by {len(self.bridges)} bridges "
+            "on which no observation lies: what crosses one is not supported by data."
+        )
+
+
+def neighbour_graph(z: Float[np.ndarray, "obs latent"], k: int = K) -> NeighbourGraph:
+    """Join mutual k nearest neighbours by ways and all k nearest by affinities, and bridge what stays apart.
+
+    Args:
+        z: Positions.
+        k: Neighbours that each observation asks for.
+
+    Raises:
+        InputError: Fewer than three observations, or a position is not finite.
+    """
+    z = finite(z)
+    if len(z) < 3:
+        raise InputError(f"expected at least 3 observations to join to a graph, found {len(z)}: pass more.")
+    index, distance = nearest(z, k)
+    asked = _matrix(np.repeat(np.arange(len(z)), index.shape[1]), index.ravel(), distance.ravel(), len(z))
+    either = asked.maximum(asked.T)
+    tree = scipy.sparse.csr_array(minimum_spanning_tree(either))
+    own = asked.minimum(asked.T).maximum(tree).maximum(tree.T)
+    component = _by_size(connected_components(own, directed=False)[1])
+    bridges = _bridges(z, component)
+    one, other, length = (bridges[name].to_numpy() for name in bridges)
+    laid = _matrix(one, other, length, len(z))
+    lengths, walked = (scipy.sparse.csr_array(edges.maximum(laid).maximum(laid.T)) for edges in (own, either))
+    return NeighbourGraph(lengths, affinity(walked), component, index.shape[1], bridges)
+
+
+def affinity(lengths: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+    """exp(-length**2 / (s_i s_j)), s_i the median length at i: as wide as the neighbourhood, and never quite 0."""
+    ends = np.split(lengths.data, lengths.indptr[1:-1])
+    scale = np.maximum([np.median(each) for each in ends], SHORTEST)
+    edges = scipy.sparse.coo_array(lengths)
+    exponent = edges.data**2 / (scale[edges.row] * scale[edges.col])
+    values = np.exp(-np.minimum(exponent, FARTHEST))
+    return scipy.sparse.csr_array((values, (edges.row, edges.col)), shape=lengths.shape)
+
+
+def central(z: Float[np.ndarray, "obs latent"], member: Bool[np.ndarray, "obs"]) -> int:
+    """The row of the most central member of a group: the one nearest to the group's mean.
+
+    Raises:
+        InputError: The group has no member.
+    """
+    rows = np.flatnonzero(member)
+    if not len(rows):
+        raise InputError("expected a group with members, found an empty one: name a group that occurs.")
+    inside = finite(z)[rows]
+    return int(rows[((inside - inside.mean(0)) ** 2).sum(1).argmin()])
+
+
+def _matrix(row: np.ndarray, column: np.ndarray, length: np.ndarray, size: int) -> scipy.sparse.csr_array:
+    return scipy.sparse.csr_array((np.maximum(length, SHORTEST), (row, column)), shape=(size, size))
+
+
+def _by_size(label: np.ndarray) -> Int[np.ndarray, "obs"]:
+    order = np.argsort(-np.bincount(label), kind="stable")
+    return np.argsort(order)[label]
+
+
+def _bridges(z: np.ndarray, component: np.ndarray) -> pd.DataFrame:
+    """The shortest ways that make one piece of many: each piece but the largest reaches out, until one is left."""
+    found: set[tuple[int, int]] = set()
+    label = component
+    while label.max() > 0:
+        found |= {_way_out(z, label == piece) for piece in range(1, label.max() + 1)}
+        one, other = np.array(sorted(found)).T
+        joined = scipy.sparse.coo_array(
+            (np.ones(len(one)), (component[one], component[other])), shape=(_count(component),) * 2
+        )
+        label = _by_size(connected_components(joined, directed=False)[1][component])
+    pairs = np.array(sorted(found), dtype=np.int64).reshape(-1, 2)
+    length = np.linalg.norm(z[pairs[:, 0]] - z[pairs[:, 1]], axis=1)
+    return pd.DataFrame({"one": pairs[:, 0], "other": pairs[:, 1], "length": length})
+
+
+def _count(component: np.ndarray) -> int:
+    return int(component.max()) + 1
+
+
+def _way_out(z: np.ndarray, inside: np.ndarray) -> tuple[int, int]:
+    """The two rows, one inside and one outside, that are nearest to each other; the smaller first."""
+    rows, others = np.flatnonzero(inside), np.flatnonzero(~inside)
+    distance, place = cKDTree(z[others]).query(z[rows])
+    at = int(distance.argmin())
+    one, other = int(rows[at]), int(others[place[at]])
+    return min(one, other), max(one, other)

@@ -1,0 +1,312 @@
+"""The aggregate posterior as a density: how much of the data any point of the latent space stands for.
+
+    q(z) = 1/n sum_i N(z; mean_i, w variance_i)
+
+    mean, variance  of each observation's posterior, (obs, latent); with dependent dimensions, the marginal variances
+    w               one factor on all variances, 1 or more: a finite sample of narrow posteriors is spikes with nothing
+                    between them, and the factor is the one under which each observation is best foretold by the others
+    z               points, (points, latent)
+    support         share of real observations whose density is as low or lower, (points,)
+
+A low density says that the data hold nothing like z, and no more: **absence of data alone cannot prove a state
+forbidden**. The words are "supported" and "unsupported".
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from sklearn.neighbors import NearestNeighbors
+
+from biovae.analysis.neighbourhoods.neighbours import finite
+from biovae.errors import InputError
+
+EXACT = 8192  # components up to which every one is evaluated
+NEAR = 256  # components evaluated one by one around each point, above that
+ELEMENTS = 2**21  # numbers in the largest array at once
+REFERENCE = 5000  # real observations that support is measured by
+TUNING = 1000  # observations that choose w
+WIDTHS = (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0)
+LEVEL = 0.05  # support below which a point is called unsupported
+TWO_SIDED_95 = 1.96
+
+
+@dataclass(frozen=True)
+class Density:
+    """q(z) = 1/n sum_i N(z; mean_i, diag(variance_i)).
+
+    Up to 8,192 components all are summed. Above, the 256 nearest to z are summed one by one, and 8,192 others, drawn
+    once, stand for the rest in proportion: exact where it matters, unbiased elsewhere, at a cost that does not grow
+    with the data.
+
+    Attributes:
+        mean: (obs, latent).
+        variance: The factor w included.
+        width: w.
+        reference: Log density of real observations, each without its own component, sorted.
+    """
+
+    mean: Float[np.ndarray, "obs latent"]
+    variance: Float[np.ndarray, "obs latent"]
+    width: float = 1.0
+    reference: Float[np.ndarray, "reference"] = field(default_factory=lambda: np.empty(0))
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        mean, variance = finite(self.mean), np.asarray(self.variance, dtype=np.float64)
+        if variance.shape != mean.shape or not (np.isfinite(variance) & (variance > 0)).all():
+            raise InputError(
+                f"expected a positive variance for each of {mean.shape} means, found {variance.shape} with smallest "
+                f"{variance.min(initial=np.inf):g}: pass vae.moments(adata)."
+            )
+        constant = -0.5 * (np.log(2 * np.pi * variance).sum(1) + (mean**2 / variance).sum(1))
+        scale = np.sqrt(variance.mean(0))
+        many = len(mean) > EXACT
+        every = np.arange(len(mean))
+        crowd = np.sort(np.random.default_rng(self.seed).choice(every, EXACT, replace=False)) if many else every
+        tree = NearestNeighbors(n_neighbors=NEAR).fit(mean / scale) if many else None
+        for name, value in {
+            "mean": mean, "variance": variance, "_constant": constant, "_scale": scale, "_crowd": crowd, "_tree": tree,
+        }.items():  # fmt: skip
+            object.__setattr__(self, name, value)
+
+    _constant: np.ndarray = field(init=False, repr=False)
+    _scale: np.ndarray = field(init=False, repr=False)
+    _crowd: np.ndarray = field(init=False, repr=False)
+    _tree: NearestNeighbors | None = field(init=False, repr=False)
+
+    def log_density(
+        self, z: Float[np.ndarray, "points latent"], own: Int[np.ndarray, "points"] | None = None
+    ) -> Float[np.ndarray, "points"]:
+        """log q(z), in nats.
+
+        Args:
+            z: Points.
+            own: For each point a component that is left out, as if the density had been made without it.
+        """
+        parts = [np.logaddexp(_total(near), _total(crowd)) for _, near, _, crowd in self._pieces(z, own)]
+        return np.concatenate(parts) - np.log(len(self.mean) - (own is not None))
+
+    def gradient(self, z: Float[np.ndarray, "points latent"]) -> Float[np.ndarray, "points latent"]:
+        """Derivative of log q(z)."""
+        precision, pull = self._pull(z)
+        return pull - finite(z) * precision
+
+    def shift(self, z: Float[np.ndarray, "points latent"]) -> Float[np.ndarray, "points latent"]:
+        """sum_i r_i P_i mean_i / sum_i r_i P_i, r_i the share of component i in q(z), P_i its precision.
+
+        A step of mean shift: never downhill, and at rest where the gradient is zero.
+
+        Source: Comaniciu and Meer 2002, doi:10.1109/34.1000236; Carreira-Perpinan 2000, doi:10.1109/34.888716.
+        """
+        precision, pull = self._pull(z)
+        return pull / precision
+
+    def mode(self, z: Float[np.ndarray, "points latent"], steps: int = 500) -> Float[np.ndarray, "points latent"]:
+        """The peak uphill of each point."""
+        z = finite(z)
+        for _ in range(steps):
+            moved = self.shift(z)
+            far = np.abs((moved - z) / self._scale).max()
+            z = moved
+            if far < 1e-7:
+                break
+        return z
+
+    def owner(self, z: Float[np.ndarray, "points latent"]) -> Int[np.ndarray, "points"]:
+        """The component with the largest share in q(z)."""
+        found = []
+        for _, near, index, crowd in self._pieces(z, None):
+            best = self._crowd[crowd.argmax(1)]
+            if near.shape[1]:
+                closer = index[np.arange(len(near)), near.argmax(1)]
+                best = np.where(near.max(1) >= crowd.max(1), closer, best)
+            found.append(best)
+        return np.concatenate(found)
+
+    def support(self, z: Float[np.ndarray, "points latent"]) -> Float[np.ndarray, "points"]:
+        """(1 + number of real observations with a density as low as q(z) or lower) / (1 + number of them).
+
+        Of a real observation that had no part in q it is uniform on (0, 1): a value below 0.05 is what one real
+        observation in twenty has.
+
+        Source: Vovk, Gammerman and Shafer 2005, doi:10.1007/b106715 (conformal p-values).
+        """
+        return tail(-self.log_density(z), -self.reference)
+
+    def resampled(
+        self, z: Float[np.ndarray, "points latent"], draws: int = 200, seed: int = 0
+    ) -> Float[np.ndarray, "draws points"]:
+        """log q(z) with exponential weights on the observations: draws of the Bayesian bootstrap, over all components.
+
+        Source: Rubin 1981, doi:10.1214/aos/1176345338.
+        """
+        z, rng = finite(z), np.random.default_rng(seed)
+        level = self.log_density(z) + np.log(len(self.mean))
+        total, whole = np.zeros((draws, len(z))), np.zeros((draws, 1))
+        size = max(1, ELEMENTS // max(len(z), draws))
+        for start in range(0, len(self.mean), size):
+            part = np.arange(start, min(start + size, len(self.mean)))
+            weight = rng.exponential(size=(draws, len(part)))
+            total += weight @ np.exp(self._shared(z, part) - level[:, None]).T
+            whole += weight.sum(1, keepdims=True)
+        return np.log(total) - np.log(whole) + level
+
+    def _pull(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean precision of the components, and mean of precision times position, weighted by their shares in q(z)."""
+        precision, pull = [], []
+        crowded = 1 / self.variance[self._crowd]
+        pulling = self.mean[self._crowd] * crowded
+        for _, near, index, crowd in self._pieces(z, None):
+            top = np.maximum(near.max(1, initial=-np.inf), crowd.max(1))[:, None]
+            share, apart = np.exp(crowd - top), np.exp(near - top)
+            total = (share.sum(1) + apart.sum(1))[:, None]
+            sharp = 1 / self.variance[index]
+            precision.append((share @ crowded + np.einsum("pk,pkl->pl", apart, sharp)) / total)
+            pull.append((share @ pulling + np.einsum("pk,pkl->pl", apart, sharp * self.mean[index])) / total)
+        return np.concatenate(precision), np.concatenate(pull)
+
+    def _pieces(
+        self, z: np.ndarray, own: np.ndarray | None
+    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+        """Blocks of points: log terms of the near components, which these are, log terms of those that stand for all.
+
+        A near component that is in the crowd, too, counts once: those within the distance of the farthest near one are
+        left out of the crowd.
+        """
+        z = finite(z)
+        size = max(1, ELEMENTS // max(len(self._crowd), NEAR * z.shape[1] if self._tree else 0))
+        for start in range(0, len(z), size):
+            rows = slice(start, start + size)
+            block = z[rows]
+            crowd = self._shared(block, self._crowd)
+            near, index = np.empty((len(block), 0)), np.empty((len(block), 0), dtype=np.int64)
+            left_out = np.zeros(crowd.shape, dtype=bool) if own is None else self._crowd == own[rows, None]
+            if self._tree is not None:
+                distance, index = self._tree.kneighbors(block / self._scale)
+                near = self._each(block, index)
+                left_out |= self._within(block, distance[:, -1])
+                remaining = len(self.mean) - NEAR
+                crowd = crowd + np.log(remaining / np.maximum((~left_out).sum(1, keepdims=True), 1))
+                if own is not None:
+                    near = np.where(index == own[rows, None], -np.inf, near)
+            yield rows, near, index, np.where(left_out, -np.inf, crowd)
+
+    def _shared(self, z: np.ndarray, rows: np.ndarray) -> Float[np.ndarray, "points components"]:
+        """log N(z; mean_i, variance_i) for the same components at every point."""
+        precision = 1 / self.variance[rows]
+        cross = z @ (self.mean[rows] * precision).T
+        return cross - 0.5 * (z**2 @ precision.T) + self._constant[rows]
+
+    def _each(self, z: np.ndarray, index: np.ndarray) -> Float[np.ndarray, "points near"]:
+        """log N(z; mean_i, variance_i) for each point's own components."""
+        variance = self.variance[index]
+        square = ((z[:, None] - self.mean[index]) ** 2 / variance).sum(-1)
+        return -0.5 * (square + np.log(2 * np.pi * variance).sum(-1))
+
+    def _within(self, z: np.ndarray, radius: np.ndarray) -> Bool[np.ndarray, "points crowd"]:
+        a, b = z / self._scale, self.mean[self._crowd] / self._scale
+        square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+        return square <= (radius[:, None] * (1 + 1e-9)) ** 2
+
+
+def density(
+    mean: Float[np.ndarray, "obs latent"],
+    variance: Float[np.ndarray, "obs latent"],
+    *,
+    held_out: Float[np.ndarray, "real latent"] | None = None,
+    width: float | None = None,
+    seed: int = 0,
+) -> Density:
+    """The aggregate posterior of observations, with its support calibrated on real ones.
+
+    Args:
+        mean: Posterior means, (obs, latent).
+        variance: Posterior variances, (obs, latent).
+        held_out: Posterior means of observations that had no part in training, which make support exact. Without them
+            up to 5,000 of `mean` are used, each judged by the others.
+        width: The factor w on all variances; None takes the one, from 1 to 16, that foretells observations best.
+        seed: Of subsets, where there are more observations than are needed.
+
+    Raises:
+        InputError: Fewer than two observations, shapes that differ, or a width below or at 0.
+    """
+    mean, variance = finite(mean), np.asarray(variance, dtype=np.float64)
+    if len(mean) < 2:
+        raise InputError(f"expected at least 2 observations, found {len(mean)}: a density needs several.")
+    if width is not None and not width > 0:
+        raise InputError(f"expected a width above 0, found {width:g}: 1 leaves the posteriors as they are.")
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.permutation(len(mean))[:REFERENCE])
+    if width is None:
+        tuning = np.sort(rng.permutation(len(mean))[:TUNING])
+        width = max(WIDTHS, key=lambda w: Density(mean, w * variance).log_density(mean[tuning], tuning).mean())
+    q = Density(mean, width * variance, width, seed=seed)
+    real = q.log_density(mean[rows], rows) if held_out is None else q.log_density(held_out)
+    return Density(mean, width * variance, width, np.sort(real), seed)
+
+
+@dataclass(frozen=True)
+class PriorSupport:
+    """How many samples from the prior are supported by data.
+
+    Attributes:
+        share: Of the samples, those whose support is at least 0.05; of real observations it is 0.95 by definition.
+        lower: End of its 95 % interval, for the number of samples.
+        upper: The other end.
+        samples: How many.
+    """
+
+    share: float
+    lower: float
+    upper: float
+    samples: int
+
+    def __str__(self) -> str:
+        """The share, and what it means for new observations."""
+        said = (
+            f"{self.share:.0%} ({self.lower:.0%} to {self.upper:.0%}) of {self.samples:,} samples from the prior are "
+            f"supported by data; of real observations {1 - LEVEL:.0%} are, by definition."
+        )
+        if self.share >= 0.5:
+            return said
+        return (
+            f"{said} Most of what the prior generates is like nothing that was observed: sample around observations, "
+            "or fit with a mixture, VampPrior or flow prior."
+        )
+
+
+def prior_support(q: Density, samples: Float[np.ndarray, "samples latent"]) -> PriorSupport:
+    """The share of samples whose support is at least 0.05, with Wilson's interval.
+
+    Args:
+        q: The density of the data.
+        samples: Of the prior, or of anything else that generates.
+
+    Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
+    """
+    count = len(samples)
+    share = float((q.support(samples) >= LEVEL).mean())
+    z2 = TWO_SIDED_95**2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = np.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    return PriorSupport(share, float(middle - half), float(middle + half), count)
+
+
+def tail(value: Float[np.ndarray, "points"], reference: Float[np.ndarray, "real"]) -> Float[np.ndarray, "points"]:
+    """(1 + number of the reference at least as high as the value) / (1 + number of the reference).
+
+    >>> tail(np.array([0.5, 9.0]), np.array([0.0, 1.0, 2.0])).tolist()
+    [0.75, 0.25]
+    """
+    reference = np.sort(reference)
+    above = len(reference) - np.searchsorted(reference, value, side="left")
+    return (1 + above) / (1 + len(reference))
+
+
+def _total(terms: Float[np.ndarray, "points components"]) -> Float[np.ndarray, "points"]:
+    if not terms.shape[1]:
+        return np.full(len(terms), -np.inf)
+    top = terms.max(1, keepdims=True)
+    return top[:, 0] + np.log(np.exp(terms - top).sum(1))
