@@ -165,6 +165,18 @@ def test_surprise_is_measured_in_deviations_of_replicates():
         a.standardised(observed[:, :2], replicated[:, :2])
 
 
+def test_a_value_is_compared_with_those_of_ordinary_neighbours():
+    z, value = RNG.normal(size=(200, 3)), RNG.normal(size=200)
+    ordinary = RNG.random(200) < 0.5
+    found = a.unlike_neighbours(z, value, ordinary)
+    distance = cdist(z, z) + np.diag(np.full(200, np.inf))
+    distance[:, ~ordinary] = np.inf
+    theirs = value[np.argsort(distance, axis=1)[:, : a.AROUND]]
+    expected = np.abs(value - theirs.mean(1)) / np.sqrt(theirs.var(1) + a.LEAST**2)
+    np.testing.assert_allclose(found, expected)
+    assert not a.unlike_neighbours(z[:1], value[:1], np.ones(1, dtype=bool)).any()
+
+
 def test_a_null_is_moved_to_the_bulk_and_never_made_narrower():
     null, real = RNG.normal(size=20_000), 3 + 2 * RNG.normal(size=20_000)
     real[:1000] += 30  # some are odd
@@ -246,9 +258,9 @@ def found(vae, adata):
 
 
 def test_every_observation_has_a_score_of_each_kind(found, adata):
-    assert found.kinds == ("surprise", "support", "doublet")
+    assert found.kinds == ("surprise", "misfit", "depth", "support", "doublet")
     assert list(found.frame.index) == list(adata.obs_names)
-    p = found.frame[["p_surprise", "p_support", "p_doublet", "p_value"]]
+    p = found.frame[["p_surprise", "p_misfit", "p_depth", "p_support", "p_doublet", "p_value"]]
     assert p.notna().all(axis=None)
     assert ((p > 0) & (p <= 1)).all(axis=None)
     assert found.frame["kind"].isin(found.kinds).all()

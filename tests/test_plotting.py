@@ -130,11 +130,11 @@ def found_holes():
 def found_anomalies(tried=True):
     """300 observations, of which 15 are odd in one way or another."""
     rng = np.random.default_rng(2)
-    p = rng.random((300, 3))
-    p[:15] = [1e-4, 0.5, 0.5]
-    p[5:10] = [0.5, 1e-4, 0.5]
-    frame = pd.DataFrame(p, columns=["p_surprise", "p_support", "p_doublet"])
-    for kind in ("surprise", "support", "doublet"):
+    p = rng.random((300, 5))
+    p[:15] = [1e-4, 0.5, 0.5, 0.5, 0.5]
+    p[5:10] = [0.5, 0.5, 0.5, 1e-4, 0.5]
+    frame = pd.DataFrame(p, columns=["p_surprise", "p_misfit", "p_depth", "p_support", "p_doublet"])
+    for kind in ("surprise", "misfit", "depth", "support", "doublet"):
         frame[f"fdr_{kind}"] = np.minimum(1, 10 * frame[f"p_{kind}"])
     frame["fdr"], frame["rarity"] = 0.5, rng.normal(size=300)
     frame["surprise"], frame["doublet"] = rng.normal(size=300), rng.normal(-2, 1, size=300)
@@ -144,7 +144,9 @@ def found_anomalies(tried=True):
             "homotypic": [0.8, 0.7, 0.84], "simple": [False, True, True],
         }
     )  # fmt: skip
-    return Anomalies(frame, ("surprise", "support", "doublet"), False, trials if tried else pd.DataFrame())
+    return Anomalies(
+        frame, ("surprise", "misfit", "depth", "support", "doublet"), False, trials if tried else pd.DataFrame()
+    )
 
 
 def found_checks(counts=True):
@@ -616,7 +618,7 @@ def test_holes_show_their_depth_and_interval():
 def test_odd_observations_are_coloured_by_kind_and_counted():
     ax = pl.anomalies(found_anomalies())
     density, scores, trials = ax.child_axes
-    assert legend(density) == ["surprise", "support", "doublet", "ordinary"]
+    assert legend(density) == ["surprise", "misfit", "depth", "support", "doublet", "ordinary"]
     called = found_anomalies().frame.filter(like="fdr_").le(0.1)
     assert sum(len(c.get_offsets()) for c in scores.collections) == 300
     assert legend(scores)[0] == f"no call ({300 - called.any(axis=1).sum():,})"

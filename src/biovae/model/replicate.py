@@ -7,7 +7,8 @@ Where the model is true and q the exact posterior, (z, x) and (z, x') have one d
 at a draw of z is exchangeable with the same of x' at the same draw, although z was inferred from x. Averaged over z it
 is not: x then lies nearer to the middle than a replicate does, and p-values are too large.
 
-Source: Gelman, Meng and Stern 1996, Statistica Sinica 6:733 (replicates); Johnson 2007, doi:10.1214/07-BA229 (one draw
+Source: Gelman, Meng and Stern 1996, Statistica Sinica 6:733 (replicates); Freeman and Tukey 1950,
+doi:10.1214/aoms/1177729756 (deviates of roots); Johnson 2007, doi:10.1214/07-BA229 (one draw
 of the posterior gives exact p-values).
 """
 
@@ -26,11 +27,24 @@ from biovae.network import Encoded, Network
 from biovae.noise import Noise
 
 
-class Surprise(NamedTuple):
-    """-log p(x | z) in nats, of what was observed and of replicates at the same draws of z."""
+class Discrepancy(NamedTuple):
+    """How far values are from p(x | z): of what was observed, and of replicates at the same draws of z."""
 
     observed: Float[np.ndarray, "rows draws"]
     replicated: Float[np.ndarray, "rows draws"]
+
+
+class Measured(NamedTuple):
+    """Two discrepancies of the same rows, each summed over the modalities that are carried.
+
+    Attributes:
+        surprise: -log p(x | z), nats.
+        misfit: Freeman and Tukey's sum_j (sqrt x_j - sqrt E x_j)**2 over counts. Every feature has about the same
+            weight, while the surprise forgives those whose counts are widely dispersed, as markers of an unseen state.
+    """
+
+    surprise: Discrepancy
+    misfit: Discrepancy
 
 
 def blocks(rows: Int[Tensor, "rows"], size: int) -> int:
@@ -53,31 +67,39 @@ def replicates(
 
 
 @torch.no_grad()
-def surprises(
+def measured(
     network: Network, given: tuple[Observations, Int[Tensor, "rows"]], noise: Noise, draws: int
-) -> Iterator[Surprise]:
-    """How unlikely x is, and how unlikely x' is, block by block; summed over the modalities that are carried."""
+) -> Iterator[Measured]:
+    """How far x is from what the model says at z, and how far x' is, block by block."""
     network.eval()
     observations, rows = given
     for i, batch in enumerate(minibatches(observations, rows, rows_at_once(network, observations))):
         own = noise.at(5, i)
         encoded = network.encode(batch)
         z = encoded.z.sample(own, draws)
-        pairs = [_surprise(network, batch, encoded, at, own) for at in z]
-        sides = (torch.stack(side, 1) for side in zip(*pairs, strict=True))
-        observed, replicated = (side.numpy().astype(np.float64) for side in sides)
-        yield Surprise(observed, replicated)
+        each = torch.stack([_measured(network, batch, encoded, at, own) for at in z], -1).numpy().astype(np.float64)
+        yield Measured(Discrepancy(*each[:2]), Discrepancy(*each[2:]))
 
 
-def _surprise(network: Network, batch: Batch, encoded: Encoded, z: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-    observed = replicated = torch.zeros(len(batch))
+def _measured(
+    network: Network, batch: Batch, encoded: Encoded, z: Tensor, noise: Noise
+) -> Float[Tensor, "discrepancies rows"]:
+    """Surprise of x and of x', misfit of x and of x', at one draw of z."""
+    sums = torch.zeros(4, len(batch))
     for m, (x, present) in enumerate(zip(batch.x, batch.present, strict=True)):
         p = predicted(network, batch, (encoded, m), z, noise)
-        each = [p.log_prob(x).cpu(), p.log_prob(p.sample(noise)).cpu()]
-        if present is not None:
-            each = [torch.where(present.cpu(), part, 0) for part in each]
-        observed, replicated = observed - each[0], replicated - each[1]
-    return observed, replicated
+        pair = (x, p.sample(noise))
+        of = [-p.log_prob(values) for values in pair]
+        counted = isinstance(x, SparseCounts)
+        of += [_misfit(dense(values), p.mean) if counted else torch.zeros_like(of[0]) for values in pair]
+        each = torch.stack(of).cpu()
+        sums += each if present is None else torch.where(present.cpu(), each, 0)
+    return sums
+
+
+def _misfit(x: Float[Tensor, "rows features"], mean: Float[Tensor, "rows features"]) -> Float[Tensor, "rows"]:
+    """Freeman and Tukey's sum of (sqrt x - sqrt E x)**2."""
+    return (x.sqrt() - mean.sqrt()).square().sum(-1)
 
 
 def predicted(

@@ -13,6 +13,7 @@ from biovae.plotting.canvas import (
     INK,
     MUTED,
     ORANGE,
+    PURPLE,
     RASTERISE_ABOVE,
     SMALL,
     VERMILLION,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from biovae.analysis import Anomalies
 
-COLORS = {"surprise": VERMILLION, "support": BLUE, "doublet": ORANGE}
+COLORS = {"surprise": VERMILLION, "misfit": GREEN, "depth": PURPLE, "support": BLUE, "doublet": ORANGE}
 BINS = 20
 FAR = 20.0  # standard deviations and nats beyond which points are drawn at the edge
 

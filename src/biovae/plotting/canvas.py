@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.patheffects import AbstractPathEffect
 
 INK, PAPER, MUTED = "#1d2733", "#fffffe", "#8792a0"
-BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 RASTERISE_ABOVE = 1_000
 SMALL, NORMAL = 7.5, 8.5  # points
 Grid = Literal["x", "y", "both", "none"]

@@ -13,7 +13,7 @@ from biovae.analysis.oddities import anomalies as a
 from biovae.analysis.oddities.anomalies import Anomalies
 from biovae.analysis.oddities.doublets import contamination
 from biovae.analysis.space.density import tail
-from biovae.batch import Observations
+from biovae.batch import Observations, SparseMatrix
 from biovae.model import VAE
 from biovae.schema import Support
 from biovae.tools.doublets import Droplets, Looked, Way, designs, doublets, look
@@ -35,9 +35,11 @@ def anomalies(  # noqa: PLR0913 - a user's door
 ) -> Anomalies:
     """A score of each kind for every observation, with a p-value and the expected share of false calls.
 
-    Surprise asks whether the values are unlikely at the observation's own z and depth, support whether z lies where
-    others lie, doublet whether the observation is like sums of two observations of different groups. A droplet with two
-    cells of one group differs from a single cell in its total alone; the record says how often such are found.
+    Surprise asks whether the values are unlikely at the observation's own z and depth, misfit whether counts lie on
+    other features than z lets expect (a state that the model has never seen), depth whether there are more or fewer
+    counts than others near z have (damage, or two cells), support whether z lies where others lie,
+    doublet whether the observation is like sums of two observations of different groups. A droplet with two cells of one
+    group differs from a single cell in its total alone; the record says how often such are found.
 
     Args:
         vae: A fitted model.
@@ -63,8 +65,14 @@ def anomalies(  # noqa: PLR0913 - a user's door
     observations = vae.observe(data).observations
     looked = look(way, observations)
     rarity, rarity_at = _rarity(looked, ordinary, seed)
-    scores = {"surprise": looked.surprise, "rarity": rarity}
-    p = {"surprise": _p_surprise(looked, ordinary), "support": a.conformal(rarity, _or_all(ordinary, rarity))}
+    scores, p = {"surprise": looked.surprise}, {"surprise": _p_measured(looked.surprise, looked.among, ordinary)}
+    if any(isinstance(x, SparseMatrix) for x in observations.x):
+        scores["misfit"] = looked.misfit
+        p["misfit"] = _p_measured(looked.misfit, looked.misfit_among, ordinary)
+        everyone = _or_all(ordinary, rarity)
+        scores["depth"] = a.unlike_neighbours(looked.z, np.log1p(looked.total), everyone)
+        p["depth"] = a.conformal(scores["depth"], everyone)
+    scores["rarity"], p["support"] = rarity, a.conformal(rarity, _or_all(ordinary, rarity))
     fdr = {kind: _adjusted(of, ordinary) for kind, of in p.items()}
     said, trials, share = _unfit(vae, observations), pd.DataFrame(), float("nan")
     if not said and kinds is None:
@@ -101,10 +109,11 @@ def _rarity(
     return rarity, lambda z: -q.log_density(z)
 
 
-def _p_surprise(looked: Looked, ordinary: np.ndarray | None) -> np.ndarray:
+def _p_measured(score: np.ndarray, among: np.ndarray, ordinary: np.ndarray | None) -> np.ndarray:
+    """p of a discrepancy: by ordinary observations, else by replicates."""
     if ordinary is not None:
-        return a.conformal(looked.surprise, ordinary)
-    return tail(looked.surprise, a.placed(looked.among.ravel(), looked.surprise))
+        return a.conformal(score, ordinary)
+    return tail(score, a.placed(among.ravel(), score))
 
 
 def _p_doublet(odds: np.ndarray, made: np.ndarray, ordinary: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, float]:

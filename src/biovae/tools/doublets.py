@@ -27,7 +27,7 @@ from biovae.batch import Observations, SparseMatrix, plain
 from biovae.model import VAE
 from biovae.model.generate import mean_at
 from biovae.model.inference import everything, minibatches, posterior_moments, rows_at_once
-from biovae.model.replicate import blocks, surprises
+from biovae.model.replicate import blocks, measured
 from biovae.noise import Noise
 from biovae.training.progress import passing
 
@@ -68,6 +68,7 @@ class Looked:
 
     Attributes:
         surprise: In standard deviations of replicates; among: the same of the replicates.
+        misfit: Another discrepancy, in the same measure; misfit_among: the same of the replicates.
         total: Sum of the values of modality m; detected: how many of them are not 0.
     """
 
@@ -75,6 +76,8 @@ class Looked:
     variance: Float[np.ndarray, "obs latent"]
     surprise: Float[np.ndarray, "obs"]
     among: Float[np.ndarray, "obs draws"]
+    misfit: Float[np.ndarray, "obs"]
+    misfit_among: Float[np.ndarray, "obs draws"]
     total: Float[np.ndarray, "obs"]
     detected: Float[np.ndarray, "obs"]
 
@@ -110,12 +113,15 @@ def look(way: Way, observations: Observations) -> Looked:
     network, rows = way.vae.network, everything(observations)
     moments = posterior_moments(network, observations, rows)
     count = blocks(rows, rows_at_once(network, observations))
-    stream = surprises(network, (observations, rows), Noise(way.seed), way.draws)
+    stream = measured(network, (observations, rows), Noise(way.seed), way.draws)
     parts = [*passing(stream, count, "replicating", show=way.show)]
-    surprise, among = standardised(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    surprise, misfit = (
+        standardised(*(np.concatenate(side) for side in zip(*pieces, strict=True)))
+        for pieces in zip(*parts, strict=True)
+    )
     x = plain(observations.x[way.m])
     total, detected = (np.asarray(part, dtype=np.float64).ravel() for part in (x.sum(1), (x != 0).sum(1)))
-    return Looked(moments.mean.astype(np.float64), moments.variance, surprise, among, total, detected)
+    return Looked(moments.mean.astype(np.float64), moments.variance, *surprise, *misfit, total, detected)
 
 
 def designs(observations: Observations) -> tuple[torch.Tensor, Int[np.ndarray, "obs"]]:

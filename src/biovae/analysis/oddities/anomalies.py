@@ -21,15 +21,21 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy.ndimage import uniform_filter1d
 from scipy.stats import false_discovery_control
+from sklearn.neighbors import NearestNeighbors
 
+from biovae.analysis.neighbourhoods.neighbours import finite
 from biovae.analysis.space.density import tail
 from biovae.errors import InputError, closest
 
 SMOOTH = 101  # observations of like surprise that share a variance
 TRUST = 20.0  # draws' worth of trust in the variance that they share
+AROUND = 30  # neighbours that say what is ordinary
+LEAST = 0.1  # standard deviation of a value among neighbours, at least: of log totals, a tenth of the counts
 LOW, MIDDLE = 0.16, 0.5  # quantiles of the lower half by which a null is placed
 ASKED = {
     "surprise": "counts are unlikely under the model at the observation's own z and depth",
+    "misfit": "counts lie on other features than the model expects there",
+    "depth": "more or fewer counts than ordinary neighbours in z have",
     "support": "z lies where no ordinary observation lies",
     "doublet": "explained by two states together",
 }
@@ -40,11 +46,12 @@ class Anomalies:
     """Odd observations.
 
     Attributes:
-        frame: A row per observation. Scores: `surprise` (standard deviations above what replicates show), `rarity`
-            (-log density of z, nats), `doublet` (log odds of a simulated doublet), for which `gain` (nats), `partner`
-            and `part` say which state would explain what part of it. For each kind `p_...`, and `fdr_...`, the expected
-            share of false calls among this observation and all that are odder; `p_value` and `fdr` of all kinds
-            together, `kind` the one that is oddest.
+        frame: A row per observation. Scores: `surprise` and, of counts, `misfit` (standard deviations above what
+            replicates show), `depth` (of the log total, in standard deviations of neighbours), `rarity` (-log density
+            of z, nats), `doublet` (log odds of a simulated doublet), for which `gain` (nats), `partner` and `part` say
+            which state would explain what part of it. For each kind `p_...`, and `fdr_...`, the expected share of false
+            calls among this observation and all that are odder; `p_value` and `fdr` of all kinds together, `kind` the
+            one that is oddest.
         kinds: Those that were looked for.
         calibrated: Whether ordinary observations were given to measure by.
         trials: AUROC of scores for simulated doublets that no score was fitted to, `heterotypic` and `homotypic`; empty
@@ -65,7 +72,7 @@ class Anomalies:
 
         Args:
             fdr: Between 0 and 1.
-            kind: "surprise", "support" or "doublet"; None takes all together.
+            kind: One of `kinds`; None takes all together.
 
         Raises:
             InputError: The kind is not one that was looked for, or `fdr` is out of range.
@@ -87,9 +94,9 @@ class Anomalies:
             lines.append("p-values are measured by the ordinary observations given: uniform on others like them.")
         else:
             lines.append(
-                "No ordinary observations were given (normal=): surprise is measured by replicates, doublets by "
-                "simulated ones, both assuming that most observations are ordinary; p_support is a rank among these "
-                "same observations, so that one in twenty is below 0.05 whatever they are."
+                "No ordinary observations were given (normal=): surprise and misfit are measured by replicates, "
+                "doublets by simulated ones, all assuming that most observations are ordinary; p_support and p_depth "
+                "are ranks among these same observations, so that one in twenty is below 0.05 whatever they are."
             )
         if np.isfinite(self.contamination):
             lines.append(f"Heterotypic doublets among them, at most: {self.contamination:.1%}.")
@@ -120,14 +127,14 @@ def winner(trials: pd.DataFrame) -> str:
 def standardised(
     observed: Float[np.ndarray, "obs draws"], replicated: Float[np.ndarray, "obs draws"]
 ) -> tuple[Float[np.ndarray, "obs"], Float[np.ndarray, "obs draws"]]:
-    """Surprise in standard deviations of the replicates of each observation, and the same of the replicates.
+    """A discrepancy in standard deviations of the replicates of each observation, and the same of the replicates.
 
-    The variance of the few replicates of an observation is moderated by that of its neighbours in mean surprise. Each
-    replicate is measured by the others.
+    The variance of the few replicates of an observation is moderated by that of its neighbours in mean discrepancy.
+    Each replicate is measured by the others.
 
     Args:
-        observed: -log p(x | z) at draws of z.
-        replicated: -log p(x' | z), x' drawn at the same z.
+        observed: T(x, z) at draws of z, for example -log p(x | z).
+        replicated: T(x', z), x' drawn at the same z.
 
     Source: Smyth 2004, doi:10.2202/1544-6115.1027 (moderated variances).
     """
@@ -144,6 +151,28 @@ def standardised(
     t = (observed.mean(1) - mean) / (deviation * np.sqrt(1 + 1 / draws))
     among = (replicated - others) / (deviation[:, None] * np.sqrt(1 + 1 / (draws - 1)))
     return t, among
+
+
+def unlike_neighbours(
+    z: Float[np.ndarray, "obs latent"], value: Float[np.ndarray, "obs"], ordinary: Bool[np.ndarray, "obs"]
+) -> Float[np.ndarray, "obs"]:
+    """|value - mean of the ordinary neighbours'| in standard deviations of theirs; no observation is its own neighbour.
+
+    Args:
+        z: Positions.
+        value: Of each observation, for example its log total.
+        ordinary: Those among which neighbours are sought.
+    """
+    z, found = finite(z), np.zeros(len(z))
+    k = min(AROUND, int(ordinary.sum()) - 1)
+    if k < 1:
+        return found
+    tree = NearestNeighbors(n_neighbors=k).fit(z[ordinary])
+    for rows, at in ((ordinary, None), (~ordinary, z[~ordinary])):
+        if rows.any():
+            theirs = value[ordinary][tree.kneighbors(at, return_distance=False)]
+            found[rows] = np.abs(value[rows] - theirs.mean(1)) / np.sqrt(theirs.var(1) + LEAST**2)
+    return found
 
 
 def placed(null: Float[np.ndarray, "draws"], observed: Float[np.ndarray, "obs"]) -> Float[np.ndarray, "draws"]:
