@@ -37,9 +37,9 @@ def anomalies(  # noqa: PLR0913 - a user's door
 
     Surprise asks whether the values are unlikely at the observation's own z and depth, misfit whether counts lie on
     other features than z lets expect (a state that the model has never seen), depth whether there are more or fewer
-    counts than others near z have (damage, or two cells), support whether z lies where others lie,
-    doublet whether the observation is like sums of two observations of different groups. A droplet with two cells of one
-    group differs from a single cell in its total alone; the record says how often such are found.
+    counts than others near z have (damage, or two cells), support whether z lies where others lie, doublet whether the
+    observation is like sums of two observations of different groups. A droplet with two cells of one group differs from
+    a single cell in its total alone; the record says how often such are found.
 
     Args:
         vae: A fitted model.
@@ -65,13 +65,7 @@ def anomalies(  # noqa: PLR0913 - a user's door
     observations = vae.observe(data).observations
     looked = look(way, observations)
     rarity, rarity_at = _rarity(looked, ordinary, seed)
-    scores, p = {"surprise": looked.surprise}, {"surprise": _p_measured(looked.surprise, looked.among, ordinary)}
-    if any(isinstance(x, SparseMatrix) for x in observations.x):
-        scores["misfit"] = looked.misfit
-        p["misfit"] = _p_measured(looked.misfit, looked.misfit_among, ordinary)
-        everyone = _or_all(ordinary, rarity)
-        scores["depth"] = a.unlike_neighbours(looked.z, np.log1p(looked.total), everyone)
-        p["depth"] = a.conformal(scores["depth"], everyone)
+    scores, p = _discrepancies(looked, ordinary, counts=any(isinstance(x, SparseMatrix) for x in observations.x))
     scores["rarity"], p["support"] = rarity, a.conformal(rarity, _or_all(ordinary, rarity))
     fdr = {kind: _adjusted(of, ordinary) for kind, of in p.items()}
     said, trials, share = _unfit(vae, observations), pd.DataFrame(), float("nan")
@@ -107,6 +101,20 @@ def _rarity(
     if not among.all():
         rarity[~among] = -q.log_density(looked.z[~among])
     return rarity, lambda z: -q.log_density(z)
+
+
+def _discrepancies(
+    looked: Looked, ordinary: np.ndarray | None, *, counts: bool
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Scores, and their p, that compare values with what the model says, and totals with those of neighbours."""
+    scores, p = {"surprise": looked.surprise}, {"surprise": _p_measured(looked.surprise, looked.among, ordinary)}
+    if counts:
+        among = _or_all(ordinary, looked.z)
+        depth = a.unlike_neighbours(looked.z, np.log1p(looked.total), among)
+        scores |= {"misfit": looked.misfit, "depth": depth}
+        p["misfit"] = _p_measured(looked.misfit, looked.misfit_among, ordinary)
+        p["depth"] = a.conformal(depth, among)
+    return scores, p
 
 
 def _p_measured(score: np.ndarray, among: np.ndarray, ordinary: np.ndarray | None) -> np.ndarray:
