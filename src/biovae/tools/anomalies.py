@@ -61,7 +61,7 @@ def anomalies(  # noqa: PLR0913 - a user's door
     """
     way = Way(vae, vae.index(modality), draws, seed, progress)
     ordinary = None if normal is None else named(data, normal, ORDINARY)
-    kinds = None if groups is None else complete(data, groups).astype(str).to_numpy()
+    given = None if groups is None else complete(data, groups).astype(str).to_numpy()
     observations = vae.observe(data).observations
     looked = look(way, observations)
     rarity, rarity_at = _rarity(looked, ordinary, seed)
@@ -69,11 +69,8 @@ def anomalies(  # noqa: PLR0913 - a user's door
     scores["rarity"], p["support"] = rarity, a.conformal(rarity, _or_all(ordinary, rarity))
     fdr = {kind: _adjusted(of, ordinary) for kind, of in p.items()}
     said, trials, share = _unfit(vae, observations), pd.DataFrame(), float("nan")
-    if not said and kinds is None:
-        kinds = leiden(looked.z, seed=seed)
-        if len(np.unique(kinds)) < 2:
-            said = ("No doublets were looked for: all observations are of one cluster; name kinds with groups=.",)
-    if not said and kinds is not None:
+    kinds, said = (None, said) if said else _kinds(given, looked, seed)
+    if kinds is not None and not said:
         droplets = Droplets(observations, looked, designs(observations)[1])
         tried = np.flatnonzero(_or_all(ordinary, rarity))
         found = doublets(way, droplets, (rarity, rarity_at), kinds, tried)
@@ -150,6 +147,16 @@ def _frame(scores: dict, p: dict, fdr: dict, ordinary: np.ndarray | None) -> pd.
     frame["fdr"] = _adjusted(frame["p_value"].to_numpy(), ordinary)
     frame["kind"] = each.columns.to_numpy()[each.to_numpy().argmin(1)]
     return frame
+
+
+def _kinds(given: np.ndarray | None, looked: Looked, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Kinds of which doublets are made, by default clusters; and why there can be none, if so."""
+    if given is not None:
+        return given, ()
+    found = leiden(looked.z, seed=seed)
+    if len(np.unique(found)) < 2:
+        return found, ("No doublets were looked for: all observations are of one cluster; name kinds with groups=.",)
+    return found, ()
 
 
 def _unfit(vae: VAE, observations: Observations) -> tuple[str, ...]:
