@@ -15,7 +15,7 @@ from biovae.analysis.oddities import anomalies as a
 from biovae.analysis.oddities.anomalies import winner
 from biovae.analysis.oddities.doublets import PARTS, by_components, separation
 from biovae.analysis.oddities.shift import Residuals, drivers, rank_test
-from biovae.datasets import Scenario, States, Technical, simulate
+from biovae.datasets import Scenario, States, Technical, simulate, simulate_multi
 
 RNG = np.random.default_rng(0)
 
@@ -335,6 +335,24 @@ def test_reals_have_no_doublets():
     assert "holds none" in str(found)
     assert separation(found.frame["surprise"].to_numpy()[:5], found.frame["surprise"].to_numpy()[5:]) > 0.9
     assert bv.pl.png(bv.pl.anomalies(found).figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("missing", "modality", "kinds"),
+    [
+        (0.0, "rna", ("surprise", "misfit", "depth", "support")),
+        (0.0, "prot", ("surprise", "misfit", "support")),  # the sum of log levels is no depth
+        (0.2, "rna", ("surprise", "misfit", "support")),  # nor is the total of what an observation lacks
+    ],
+)
+def test_depth_is_asked_of_counts_that_every_observation_carries(missing, modality, kinds):
+    data = simulate_multi(cells=120, genes=40, missing=(missing, 0.0), seed=0)
+    parts = (bv.continuous(name="prot"), bv.rna())
+    vae = bv.VAE(*parts, latent=3, hidden=16).fit(data, epochs=3, progress=False)
+    found = bv.tl.anomalies(vae, data, modality=modality, progress=False)
+    assert found.kinds == kinds
+    assert np.isfinite(found.frame[[f"p_{kind}" for kind in kinds]]).all(axis=None)
+    assert np.isfinite(found.frame[["surprise", "misfit"]]).all(axis=None)
 
 
 def test_halves_of_a_data_set_are_alike_and_another_world_is_not(vae, adata):

@@ -147,9 +147,8 @@ def test_auto_waits_four_epochs_and_at_least_two_evaluations(batches, steps):
     assert schedule.decay_from == start + steps
 
 
-@pytest.mark.parametrize(("rows", "encoder"), [(1, 0.3), (1_000, 0.3), (2_500, 0.2), (50_000, 0.01)])
-def test_dropout_goes_away_with_more_data(rows, encoder):
-    shares = plan.dropout(rows)
-    assert shares[0] == pytest.approx(encoder)
-    assert shares[1] <= shares[0]
-    assert plan.dropout(10 * rows)[1] <= shares[1]
+@pytest.mark.parametrize(
+    ("rows", "encoder", "decoder"), [(1, 0.2, 0.2), (1_000, 0.2, 0.2), (2_500, 0.2, 0.1), (50_000, 0.01, 0.005)]
+)
+def test_dropout_goes_away_with_more_data(rows, encoder, decoder):
+    assert plan.dropout(rows) == pytest.approx((encoder, decoder))

@@ -197,7 +197,7 @@ def _typed(piece: Any, *, sparse: bool, place: str) -> Matrix:
 def _lean(piece: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
     """The same with narrow counts and columns: a file as large as the memory is read in half of it."""
     index = np.int32 if max(piece.nnz, *piece.shape) < 2**31 else np.int64
-    parts = (narrowed(piece.data), piece.indices.astype(index), piece.indptr.astype(index))
+    parts = (narrowed(piece.data), *(part.astype(index, copy=False) for part in (piece.indices, piece.indptr)))
     return scipy.sparse.csr_array(parts, shape=piece.shape)
 
 

@@ -65,7 +65,7 @@ def anomalies(  # noqa: PLR0913 - a user's door
     observations = vae.observe(data).observations
     looked = look(way, observations)
     rarity, rarity_at = _rarity(looked, ordinary, seed)
-    scores, p = _discrepancies(looked, ordinary, counts=any(isinstance(x, SparseMatrix) for x in observations.x))
+    scores, p = _discrepancies(observations, way.m, looked, ordinary)
     scores["rarity"], p["support"] = rarity, a.conformal(rarity, _or_all(ordinary, rarity))
     fdr = {kind: _adjusted(of, ordinary) for kind, of in p.items()}
     said, trials, share = _unfit(vae, observations), pd.DataFrame(), float("nan")
@@ -101,16 +101,18 @@ def _rarity(
 
 
 def _discrepancies(
-    looked: Looked, ordinary: np.ndarray | None, *, counts: bool
+    observations: Observations, m: int, looked: Looked, ordinary: np.ndarray | None
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Scores, and their p, that compare values with what the model says, and totals with those of neighbours."""
+    """Scores, and their p, that compare values with what the model says, and totals of modality m with neighbours'."""
     scores, p = {"surprise": looked.surprise}, {"surprise": _p_measured(looked.surprise, looked.among, ordinary)}
-    if counts:
-        among = _or_all(ordinary, looked.z)
-        depth = a.unlike_neighbours(looked.z, np.log1p(looked.total), among)
-        scores |= {"misfit": looked.misfit, "depth": depth}
+    if any(isinstance(x, SparseMatrix) for x in observations.x):
+        scores["misfit"] = looked.misfit
         p["misfit"] = _p_measured(looked.misfit, looked.misfit_among, ordinary)
-        p["depth"] = a.conformal(depth, among)
+    present = observations.present[m]
+    if isinstance(observations.x[m], SparseMatrix) and (present is None or bool(present.all())):
+        everyone = _or_all(ordinary, looked.z)
+        scores["depth"] = a.unlike_neighbours(looked.z, np.log1p(looked.total), everyone)
+        p["depth"] = a.conformal(scores["depth"], everyone)
     return scores, p
 
 

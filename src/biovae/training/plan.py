@@ -10,7 +10,7 @@ Epochs = int | Literal["auto"]
 RAMP = 200  # steps until rate and beta are in full force: the same for every size, since a step is a step
 DECAY = 300  # steps of the final fall of the rate
 PATIENCE = 4  # epochs without a rise, and two evaluations at least
-MOST = 0.3  # share of hidden units left out
+MOST = 0.2  # share of hidden units left out
 LIMIT = 400  # epochs that the holding phase may take at most
 
 
@@ -30,7 +30,8 @@ def settings(observations: int, *, batch_size: int | None = None, rate: float | 
 def dropout(observations: int) -> tuple[float, float]:
     """Shares of the encoder's and of the decoder's hidden units left out, for a training set of this size.
 
-    What guards a small set against being learned by heart keeps a large one from being learned at all.
+    What guards a small set against being learned by heart keeps a large one from being learned at all. More than MOST
+    lets depth into z, and tells types apart less well (LOG.md, 2026-11-26, night).
     """
     return min(MOST, 500 / max(observations, 1)), min(MOST, 250 / max(observations, 1))
 
