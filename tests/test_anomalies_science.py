@@ -21,6 +21,8 @@ REAL = {
 }
 SEEDS = (0, 1, 2)
 PLANTED = 0.08
+SPLITS = 4
+P_VALUES = ["p_surprise", "p_misfit", "p_depth", "p_support", "p_doublet", "p_value"]
 BATCH = {"pbmc_3chemistries.h5ad": "batch", "kang_ifnb_pbmc.h5ad": "condition"}
 
 
@@ -95,15 +97,18 @@ def test_p_values_are_uniform_on_held_out_cells(seed):
     adata.obs["test"] = group < 2
     vae = fit(adata, seed, ["batch"], test="test")
     held_out = adata[adata.obs["test"].to_numpy()].copy()
-    held_out.obs["normal"] = (group == 0)[adata.obs["test"].to_numpy()]
-    found = bv.tl.anomalies(vae, held_out, normal="normal", progress=False)
-    asked = ~held_out.obs["normal"].to_numpy()
-    for column in ("p_surprise", "p_misfit", "p_depth", "p_support", "p_doublet", "p_value"):
-        p = found.frame[column][asked]
-        distance = stats.ks_2samp(p, found.frame[column][~asked]).statistic
-        print(f"seed {seed} {column}: distance {distance:.3f}, below 0.05: {(p < 0.05).mean():.3f}")
-        assert distance < 1.63 * np.sqrt(2 / asked.sum())
-        assert 0.02 < (p <= 0.05).mean() < 0.09
+    shares = []
+    for split in range(SPLITS):  # one alone may be an odd one: a share moves by 0.014 between splits of the same cells
+        normal = np.random.default_rng(split).permutation(held_out.n_obs) % 2 == 0
+        p = bv.tl.anomalies(vae, held_out, normal=normal, progress=False).frame[P_VALUES]
+        distance = {column: stats.ks_2samp(p[column][~normal], p[column][normal]).statistic for column in P_VALUES}
+        print(f"seed {seed}, split {split}: distances { {column: round(d, 3) for column, d in distance.items()} }")
+        shares.append((p[~normal] <= 0.05).mean())
+        if split == 0:
+            assert max(distance.values()) < 1.63 * np.sqrt(2 / (~normal).sum())
+    share = pd.DataFrame(shares).mean()
+    print(f"seed {seed}, shares up to 0.05: {share.round(3).to_dict()}")
+    assert ((0.025 < share) & (share < 0.08)).all()
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -162,4 +162,5 @@ def test_on_cells_a_low_beta_predicts_and_a_high_one_collapses(name, real):
     assert found.curve.loc[100.0, "active"] < found.curve.loc[0.1, "active"]
     frame = found.frame.groupby("method").max(numeric_only=True)
     assert frame.loc["VAE", "reconstruction"] > frame.loc["PCA", "reconstruction"]
-    assert frame.loc["ICA", "mig"] > frame.loc["PCA", "mig"]
+    (ica,) = (name for name in frame.index if name.startswith("ICA"))  # it is said where it has not converged
+    assert frame.loc[ica, "mig"] > frame.loc["PCA", "mig"]
