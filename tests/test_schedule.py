@@ -21,7 +21,7 @@ WARMUPS = (
 
 
 def plateau(**changes) -> Plateau:
-    return Plateau(**({"ramp": 10, "decay": 20, "most": 1000, "patience": 3, "warmup": LinearWarmup()} | changes))
+    return Plateau(**({"ramp": 10, "decay": 20, "most": 1000, "window": 3, "warmup": LinearWarmup()} | changes))
 
 
 @pytest.mark.parametrize("warmup", WARMUPS, ids=repr)
@@ -81,19 +81,27 @@ def test_a_plateau_is_at_full_force_from_the_end_of_its_ramp(warmup):
     assert not schedule.finished(10**9)
 
 
-def test_a_plateau_waits_for_patience_and_then_falls():
-    schedule = plateau()
+def test_a_plateau_falls_when_the_mean_of_a_window_does_not_rise():
+    schedule = plateau(window=2)
     schedule.observe(5, 100.0)  # during the ramp the objective is another one: not heard
-    for step, bound in [(20, 1.0), (30, 2.0), (40, 1.5), (50, 2.0), (60, 3.0), (70, 3.0), (80, 2.9)]:
+    for step, bound in [(20, 1.0), (30, 2.0), (40, 1.5), (50, 2.0), (60, 3.0), (70, 2.6), (80, 3.1)]:
         schedule.observe(step, bound)
     assert schedule.decay_from is None
-    schedule.observe(90, float("nan"))
+    schedule.observe(90, 0.4)  # 3.1 and 0.4 after 3.0 and 2.6
     assert schedule.decay_from == 90
     schedule.observe(95, 50.0)  # too late
     assert schedule.decay_from == 90
     assert schedule.rate(100) == pytest.approx(0.5)
     assert [schedule.finished(s) for s in (109, 110)] == [False, True]
     assert schedule.planned(95) == 110
+
+
+def test_a_bound_that_is_not_a_number_does_not_rise():
+    schedule = plateau(window=2)
+    for step, bound in [(20, 1.0), (30, 2.0), (40, 3.0)]:
+        schedule.observe(step, bound)
+    schedule.observe(50, float("nan"))
+    assert schedule.decay_from == 50
 
 
 def test_a_plateau_ends_though_the_bound_rises_for_ever():
@@ -127,24 +135,46 @@ def test_the_batch_grows_with_the_root_of_the_data(rows, size):
     assert plan.settings(rows, batch_size=7, rate=0.1).batch_size == 7
 
 
+@pytest.mark.parametrize(
+    ("rows", "epochs", "rate"),
+    [
+        (10**6, "auto", 4e-3),
+        (2_000, "auto", 4e-3),
+        (125, "auto", 5e-4),  # 4e-3 / 16 ** 0.75
+        (125, 1, 4e-3),  # one step
+        (125, 125, 4e-3),  # as many steps as observations
+        (125, 250, 2e-3),
+        (125, 1_000, 5e-4),
+        (10**6, 1, 4e-3),
+    ],
+)
+def test_few_observations_have_a_low_rate_unless_the_budget_is_short(rows, epochs, rate):
+    assert plan.settings(rows, epochs).rate == pytest.approx(rate)
+    assert plan.settings(rows, epochs, rate=0.1).rate == 0.1
+
+
 def test_a_number_of_epochs_is_kept_and_auto_waits():
-    assert plan.schedule(5, 8, Constant()).planned(0) == 40
-    assert isinstance(plan.schedule("auto", 8, Constant()), Plateau)
+    assert plan.schedule(5, 1_000, 8, Constant()).planned(0) == 40
+    assert isinstance(plan.schedule("auto", 1_000, 8, Constant()), Plateau)
 
 
 @pytest.mark.parametrize(
-    ("batches", "steps"),
-    [(1, 2 * 20), (3, 2 * 21), (11, 2 * 22), (20, 4 * 20), (100, 4 * 100)],
+    ("batches", "between", "window"),
+    [(1, 10, 4), (3, 12, 4), (11, 11, 4), (40, 40, 3), (100, 100, 2), (5_000, 5_000, 2)],
 )
-def test_auto_waits_four_epochs_and_at_least_two_evaluations(batches, steps):
-    between = -(-20 // batches) * batches
-    schedule = plan.schedule("auto", batches, Constant())
-    start = -(-plan.RAMP // between) * between
-    for step in range(start, start + 2 * steps, between):
-        schedule.observe(step, -float(step != start))  # nothing rises after the first
-        if schedule.decay_from is not None:
-            break
-    assert schedule.decay_from == start + steps
+def test_auto_compares_two_windows_of_two_to_four_evaluations(batches, between, window):
+    schedule = plan.schedule("auto", 10**6, batches, Constant())
+    start = -(-schedule.ramp // between) * between
+    for evaluation in range(2 * window):
+        assert schedule.decay_from is None
+        schedule.observe(start + evaluation * between, -float(evaluation))
+    assert schedule.decay_from == start + (2 * window - 1) * between
+
+
+@pytest.mark.parametrize(("rows", "ramp", "decay"), [(3, 1, 1), (400, 50, 40), (2_000, 200, 200), (10**6, 200, 300)])
+def test_few_observations_have_a_short_ramp_and_a_short_fall(rows, ramp, decay):
+    schedule = plan.schedule("auto", rows, 8, Constant())
+    assert (schedule.ramp, schedule.length) == (ramp, decay)
 
 
 @pytest.mark.parametrize(

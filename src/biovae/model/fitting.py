@@ -74,11 +74,10 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
     net.start(observations, train, Noise(options.seed).at(BUILD))
     for modality, x in zip(recipe.modalities, observations.x, strict=True):
         LOGGER.debug("%s: %s", modality.name, _path(x))
-    settings = plan.settings(len(train), batch_size=options.batch_size, rate=options.rate)
-    identity = _identity(recipe, prepared, roles, options)
+    settings = plan.settings(len(train), options.epochs, batch_size=options.batch_size, rate=options.rate)
     with devices.on(device):
         trainer = _trainer(recipe, net.to(device), (observations, train, validation), settings, options)
-        _run(trainer, identity, options)
+        _run(trainer, _identity(recipe, prepared, roles, options) | {"plan": _plan(trainer)}, options)
     net = net.eval().to("cpu")
     null = NullModel(recipe.modalities, net, options.seed).fit(observations, train)
     p = trainer.progress
@@ -120,7 +119,7 @@ def _trainer(
     home = "cpu" if kind is Streamed else device
     observations, train, validation = observations.to(home), train.to(home), validation.to(home)
     batches = kind.batches(len(train), settings.batch_size)
-    schedule = plan.schedule(options.epochs, batches, recipe.warmup)
+    schedule = plan.schedule(options.epochs, len(train), batches, recipe.warmup)
     aim = (recipe.objective, recipe.beta)
     return Trainer(
         net,
@@ -238,6 +237,11 @@ def _identity(recipe: Architecture, prepared: Prepared, roles: np.ndarray, optio
         "torch version": torch.__version__,
         "loops": loops(),
     }
+
+
+def _plan(trainer: Trainer) -> str:
+    """The numbers that steer training: another version of biovae may choose others."""
+    return _hash(repr([trainer.settings, vars(trainer.schedule)]).encode())
 
 
 def fingerprint(observations: Observations) -> str:

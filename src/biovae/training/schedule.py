@@ -184,14 +184,14 @@ class Plateau(Schedule):
         ramp: Steps until rate and beta are in full force.
         decay: Steps of the cosine fall at the end.
         most: Steps after which the decay begins whatever the bound does.
-        patience: Evaluations without a rise, after the ramp, that end the holding phase.
+        window: Evaluations over which the bound is averaged, since each is noisy: the holding phase ends when the mean
+            of the last window is not above that of the window before it.
         warmup: Shape of beta's ramp.
     """
 
-    def __init__(self, *, ramp: int, decay: int, most: int, patience: int, warmup: Warmup) -> None:
-        self.ramp, self.length, self.most, self.patience, self.warmup = ramp, decay, most, patience, warmup
-        self.best: float | None = None
-        self.waited = 0
+    def __init__(self, *, ramp: int, decay: int, most: int, window: int, warmup: Warmup) -> None:
+        self.ramp, self.length, self.most, self.window, self.warmup = ramp, decay, most, window, warmup
+        self.bounds: list[float] = []  # of the last two windows
         self.decay_from: int | None = None
 
     def rate(self, step: int) -> float:
@@ -216,13 +216,12 @@ class Plateau(Schedule):
         """See `Schedule.observe`."""
         if step < self.ramp or self.decay_from is not None:
             return
-        if self.best is None or bound > self.best:
-            self.best, self.waited = bound, 0
-        else:
-            self.waited += 1
-        if self.waited >= self.patience or step >= self.most:
+        self.bounds = [*self.bounds, bound][-2 * self.window :]
+        before, now = sum(self.bounds[: -self.window]), sum(self.bounds[-self.window :])
+        rising = len(self.bounds) < 2 * self.window or now > before  # NaN does not rise
+        if not rising or step >= self.most:
             self.decay_from = step
 
     def state(self) -> dict[str, Any]:
         """See `Schedule.state`."""
-        return {"scale": self.scale, "best": self.best, "waited": self.waited, "decay_from": self.decay_from}
+        return {"scale": self.scale, "bounds": self.bounds, "decay_from": self.decay_from}

@@ -30,7 +30,7 @@ class Settings:
     weight_decay: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 100.0  # norm of the gradient per square root of an observation, in nats
-    steps_between: int = 20  # optimiser steps between evaluations, at least one epoch
+    steps_between: int = 10  # optimiser steps between evaluations, at least one epoch
 
 
 class Tally(NamedTuple):
