@@ -131,10 +131,11 @@ def trainer(
     rows = torch.arange(len(observations), device=home)
     train, steering = rows[: len(rows) - held_out], rows[len(rows) - held_out :]
     network, noise = model(observations, train).to(device), Noise(0, device=device)
-    settings = plan.settings(len(train), epochs, batch_size=batch)
+    size = (len(train), observations.x[0].shape[1])
+    settings = plan.settings(*size, epochs, batch_size=batch)
     if epochs == 1000:  # throughput alone: no evaluations
         settings = Settings(settings.batch_size, settings.rate, steps_between=10**9)
-    schedule = plan.schedule(epochs, len(train), kind.batches(len(train), settings.batch_size), LinearWarmup())
+    schedule = plan.schedule(epochs, size, kind.batches(len(train), settings.batch_size), LinearWarmup())
     return Trainer(
         network, observations, (train, steering), (ELBO(), 1.0), schedule, settings, noise,
         feed=lambda step: kind(step, observations, noise),

@@ -35,7 +35,7 @@ def cells(size: tuple[int, int], seed: int) -> ad.AnnData:
 
 def run(adata: ad.AnnData, change: tuple[float, float], seed: int) -> tuple[float, float, int]:
     """Held-out bound, seconds and steps of one fit."""
-    chosen = plan.settings(round(0.72 * adata.n_obs))
+    chosen = plan.settings(round(0.72 * adata.n_obs), adata.n_vars)
     began = time.perf_counter()
     vae = bv.VAE(bv.rna()).fit(
         adata, test="test", seed=seed, progress=False,
@@ -63,7 +63,7 @@ def main() -> None:
             found = np.array([run(adata, change, seed) for seed, adata in enumerate(data)])
             default = found if name == "automatic" else default
             said = f"({found[:, 0].mean():.1f})" if name == "automatic" else spread(found[:, 0] - default[:, 0], 2)
-            batch = round(plan.settings(round(0.72 * size[0])).batch_size * change[0])
+            batch = round(plan.settings(round(0.72 * size[0]), size[1]).batch_size * change[0])
             line = f"{size[0]:,} | {size[1]:,} | {batch} | {name} | {said} | {spread(found[:, 1], 1)}"
             print(f"| {line} | {found[:, 2].mean():.0f} |", flush=True)
 

@@ -131,31 +131,31 @@ def test_a_restored_schedule_goes_on_as_if_it_had_not_stopped(make, cut):
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 128), (7_999, 128), (8_000, 256), (32_000, 512), (10**7, 1024)])
 def test_the_batch_grows_with_the_root_of_the_data(rows, size):
-    assert plan.settings(rows).batch_size == size
-    assert plan.settings(rows, batch_size=7, rate=0.1).batch_size == 7
+    assert plan.settings(rows, 2_000).batch_size == size
+    assert plan.settings(rows, 2_000, batch_size=7, rate=0.1).batch_size == 7
 
 
 @pytest.mark.parametrize(
-    ("rows", "epochs", "rate"),
+    ("rows", "features", "epochs", "rate"),
     [
-        (10**6, "auto", 4e-3),
-        (2_000, "auto", 4e-3),
-        (125, "auto", 5e-4),  # 4e-3 / 16 ** 0.75
-        (125, 1, 4e-3),  # one step
-        (125, 125, 4e-3),  # as many steps as observations
-        (125, 250, 2e-3),
-        (125, 1_000, 5e-4),
-        (10**6, 1, 4e-3),
+        (10**6, 30_000, "auto", 4e-3),
+        (2_000, 2_000, "auto", 4e-3),
+        (500, 8_000, "auto", 1e-3),  # 4e-3 * sqrt(1 / 16)
+        (500, 8_000, 1, 4e-3),  # four steps
+        (500, 8_000, 125, 4e-3),  # as many steps as observations
+        (500, 8_000, 250, 2e-3),
+        (500, 8_000, 1_000, 1e-3),
+        (50, 10, "auto", 4e-3),
     ],
 )
-def test_few_observations_have_a_low_rate_unless_the_budget_is_short(rows, epochs, rate):
-    assert plan.settings(rows, epochs).rate == pytest.approx(rate)
-    assert plan.settings(rows, epochs, rate=0.1).rate == 0.1
+def test_few_observations_of_many_features_have_a_low_rate_unless_the_budget_is_short(rows, features, epochs, rate):
+    assert plan.settings(rows, features, epochs).rate == pytest.approx(rate)
+    assert plan.settings(rows, features, epochs, rate=0.1).rate == 0.1
 
 
 def test_a_number_of_epochs_is_kept_and_auto_waits():
-    assert plan.schedule(5, 1_000, 8, Constant()).planned(0) == 40
-    assert isinstance(plan.schedule("auto", 1_000, 8, Constant()), Plateau)
+    assert plan.schedule(5, (1_000, 100), 8, Constant()).planned(0) == 40
+    assert isinstance(plan.schedule("auto", (1_000, 100), 8, Constant()), Plateau)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_number_of_epochs_is_kept_and_auto_waits():
     [(1, 10, 4), (3, 12, 4), (11, 11, 4), (40, 40, 3), (100, 100, 2), (5_000, 5_000, 2)],
 )
 def test_auto_compares_two_windows_of_two_to_four_evaluations(batches, between, window):
-    schedule = plan.schedule("auto", 10**6, batches, Constant())
+    schedule = plan.schedule("auto", (10**6, 100), batches, Constant())
     start = -(-schedule.ramp // between) * between
     for evaluation in range(2 * window):
         assert schedule.decay_from is None
@@ -171,9 +171,12 @@ def test_auto_compares_two_windows_of_two_to_four_evaluations(batches, between, 
     assert schedule.decay_from == start + (2 * window - 1) * between
 
 
-@pytest.mark.parametrize(("rows", "ramp", "decay"), [(3, 1, 1), (400, 50, 40), (2_000, 200, 200), (10**6, 200, 300)])
-def test_few_observations_have_a_short_ramp_and_a_short_fall(rows, ramp, decay):
-    schedule = plan.schedule("auto", rows, 8, Constant())
+@pytest.mark.parametrize(
+    ("size", "ramp", "decay"),
+    [((3, 10**6), 1, 1), ((500, 8_000), 38, 50), ((500, 500), 150, 200), ((10**6, 10), 150, 200)],
+)
+def test_few_observations_of_many_features_have_a_short_ramp_and_a_short_fall(size, ramp, decay):
+    schedule = plan.schedule("auto", size, 8, Constant())
     assert (schedule.ramp, schedule.length) == (ramp, decay)
 
 

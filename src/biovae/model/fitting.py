@@ -28,7 +28,6 @@ from biovae.training import devices, plan
 from biovae.training.checkpoints import Checkpoints
 from biovae.training.loop import EVALUATED, Progress, Trainer
 from biovae.training.progress import watch
-from biovae.training.step import Settings
 from biovae.training.stopping import INTERRUPT, TERMINATE, stop_requests
 from biovae.training.streamed import Streamed
 
@@ -74,9 +73,8 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
     net.start(observations, train, Noise(options.seed).at(BUILD))
     for modality, x in zip(recipe.modalities, observations.x, strict=True):
         LOGGER.debug("%s: %s", modality.name, _path(x))
-    settings = plan.settings(len(train), options.epochs, batch_size=options.batch_size, rate=options.rate)
     with devices.on(device):
-        trainer = _trainer(recipe, net.to(device), (observations, train, validation), settings, options)
+        trainer = _trainer(recipe, net.to(device), (observations, train, validation), options)
         _run(trainer, _identity(recipe, prepared, roles, options) | {"plan": _plan(trainer)}, options)
     net = net.eval().to("cpu")
     null = NullModel(recipe.modalities, net, options.seed).fit(observations, train)
@@ -88,8 +86,8 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
         "steps": p.step,
         "best_epoch": p.best_epoch,
         "seconds": p.seconds,
-        "batch_size": settings.batch_size,
-        "learning_rate": settings.rate,
+        "batch_size": trainer.settings.batch_size,
+        "learning_rate": trainer.settings.rate,
         "dropout": list(dropout(recipe, len(train))),
         "final_beta": p.history[-1].beta if p.history else recipe.beta,
         "events": list(p.events),
@@ -105,12 +103,13 @@ def _trainer(
     recipe: Architecture,
     net: Network,
     data: tuple[Observations, torch.Tensor, torch.Tensor],
-    settings: Settings,
     options: Options,
 ) -> Trainer:
     """A run on the device where the network is, with its data there if they fit."""
     observations, train, validation = data
     device, noise = next(net.parameters()).device, Noise(options.seed, device=options.device)
+    size = (len(train), sum(x.shape[1] for x in observations.x))
+    settings = plan.settings(*size, options.epochs, batch_size=options.batch_size, rate=options.rate)
     rows = settings.batch_size * recipe.objective.samples
     memory = devices.budget(observations, net, rows, device)
     kind = devices.feed_kind(observations, device, memory)
@@ -119,7 +118,7 @@ def _trainer(
     home = "cpu" if kind is Streamed else device
     observations, train, validation = observations.to(home), train.to(home), validation.to(home)
     batches = kind.batches(len(train), settings.batch_size)
-    schedule = plan.schedule(options.epochs, len(train), batches, recipe.warmup)
+    schedule = plan.schedule(options.epochs, size, batches, recipe.warmup)
     aim = (recipe.objective, recipe.beta)
     return Trainer(
         net,
