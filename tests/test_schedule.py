@@ -139,12 +139,12 @@ def test_the_batch_grows_with_the_root_of_the_data(rows, size):
     ("rows", "features", "epochs", "rate"),
     [
         (10**6, 30_000, "auto", 4e-3),
-        (2_000, 2_000, "auto", 4e-3),
-        (500, 8_000, "auto", 1e-3),  # 4e-3 * sqrt(1 / 16)
-        (500, 8_000, 1, 4e-3),  # four steps
-        (500, 8_000, 125, 4e-3),  # as many steps as observations
-        (500, 8_000, 250, 2e-3),
-        (500, 8_000, 1_000, 1e-3),
+        (1_000, 2_000, "auto", 4e-3),
+        (250, 8_000, "auto", 1e-3),  # 4e-3 * sqrt(1 / 16)
+        (250, 8_000, 1, 4e-3),  # two steps
+        (250, 8_000, 125, 4e-3),  # as many steps as observations
+        (250, 8_000, 250, 2e-3),
+        (250, 8_000, 1_000, 1e-3),
         (50, 10, "auto", 4e-3),
     ],
 )
@@ -173,7 +173,7 @@ def test_auto_compares_two_windows_of_two_to_four_evaluations(batches, between, 
 
 @pytest.mark.parametrize(
     ("size", "ramp", "decay"),
-    [((3, 10**6), 1, 1), ((500, 8_000), 38, 50), ((500, 500), 150, 200), ((10**6, 10), 150, 200)],
+    [((3, 10**7), 1, 1), ((250, 8_000), 38, 50), ((500, 500), 150, 200), ((10**6, 10), 150, 200)],
 )
 def test_few_observations_of_many_features_have_a_short_ramp_and_a_short_fall(size, ramp, decay):
     schedule = plan.schedule("auto", size, 8, Constant())

@@ -18,12 +18,12 @@ STEPS = 2_000  # steps, whichever is more
 
 
 def share(observations: int, features: int) -> float:
-    """sqrt(observations / features), at most 1: how much of PEAK, RAMP and DECAY a training set can bear.
+    """sqrt(2 observations / features), at most 1: how much of PEAK, RAMP and DECAY a training set can bear.
 
     Few observations of many features are learned by heart, and the sooner the higher the rate and the longer the run.
-    With as many observations as features nothing is held back (LOG.md, 2026-11-27).
+    With half as many observations as features, nothing is held back any more (LOG.md, 2026-11-27).
     """
-    return min(1.0, math.sqrt(observations / max(features, 1)))
+    return min(1.0, math.sqrt(2 * observations / max(features, 1)))
 
 
 def settings(
