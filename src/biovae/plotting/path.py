@@ -61,6 +61,7 @@ def path(
     arrows = np.where(frame["direction"] == "up", "↑", "↓")
     ax.set_yticks(row, [f"{plain(name, 16)} {arrow}" for name, arrow in zip(frame["feature"], arrows, strict=True)])
     way = "way from start to end (share of its length)\ncolour: each feature from its lowest, dark, to its highest"
+    ax.set_xlim(0, 1)  # where the support above ends, too
     dress(ax, x=way, y="feature that switches, in order", grid="none")
     ax.tick_params(axis="y", labelsize=SMALL - 1)
     if support is not None and np.isfinite(support).all():
@@ -79,6 +80,6 @@ def _support(ax: Axes, time: np.ndarray, support: np.ndarray) -> None:
     dress(above, x="", y="support", grid="y")
     above.tick_params(labelbottom=False)
     above.annotate(
-        "unsupported below 0.05", (0.99, LEVEL), xycoords=("axes fraction", "data"), xytext=(0, 2),
+        f"dashed: unsupported below {LEVEL:g}", (1, 1), xycoords="axes fraction", xytext=(0, 2),
         textcoords="offset points", ha="right", va="bottom", fontsize=SMALL - 1, color=MUTED,
     )  # fmt: skip
