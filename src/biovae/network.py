@@ -67,13 +67,16 @@ class Network(nn.Module):
         c = batch.covariates[:, self.into_encoder]
         present = self._encoders_used(batch, noise)
         alone = None if len(present) == 1 else torch.stack(present).sum(0) == 1
-        experts, libraries, solos = [], [], []
+        experts, solos = [], []
+        libraries: list[DiagonalNormal | None] = []
         for m, x, exposure, here in zip(self.parts, batch.x, batch.exposure, batch.present, strict=True):
             q, shift, solo = m.encode(m.view(x, exposure, noise), c, noise, here, alone)
             experts.append(q)
             solos.append(solo)
-            around = None if m.library is None else m.library.prior(batch.covariates).mean
-            libraries.append(None if shift is None or around is None else shift._replace(mean=shift.mean + around))
+            if shift is None or m.library is None or exposure is None:
+                libraries.append(None)
+            else:
+                libraries.append(m.library.place(shift, exposure, batch.covariates))
         return Encoded(product(experts, present), tuple(libraries), tuple(solos))
 
     def _encoders_used(self, batch: Batch, noise: Noise | None) -> list[Bool[Tensor, "obs"]]:

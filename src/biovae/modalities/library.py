@@ -1,10 +1,16 @@
 """A latent library size: l is inferred, not read off the row sum.
 
     log l   (samples, obs, 1)
-    q(log l | x) = N(mean(x), variance(x)),   p(log l | c) = N(location_c, variance_c)
+    n       row sums (obs, 1)
+    p(log l | c) = N(location, v), both of the level c
+    q(log l | x) = N(location + w (log n - location) + mean(x), variance(x) / (1/v + n)),   w = n / (1/v + n)
 
-The prior is set from the training set's row sums, by level of the first categorical covariate.
+Without mean(x) and variance(x), which the encoder gives, q is Laplace's approximation for Poisson counts. The encoder
+sees counts without their depth, so that depth has no place in z: without n, l would not hear of it. The prior is set
+from the training set's row sums, by level of the first categorical covariate.
 """
+
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,6 +28,7 @@ class LatentLibrary(nn.Module):
 
     location: Tensor
     variance: Tensor
+    heard: Tensor
 
     def __init__(self, hidden: int, levels: slice | None, noise: Noise) -> None:
         super().__init__()
@@ -30,11 +37,22 @@ class LatentLibrary(nn.Module):
         size = levels.stop - levels.start if levels else 1
         self.register_buffer("location", torch.zeros(size))
         self.register_buffer("variance", torch.ones(size))
+        self.register_buffer("heard", torch.ones(1))  # 0 in models saved before q heard of n
 
     def forward(self, h: Float[Tensor, "obs hidden"]) -> DiagonalNormal:
-        """q(log l | x) relative to the prior's mean, so that training starts at the prior."""
-        q = self.head(h)
-        return DiagonalNormal(q.mean, q.log_variance - 2)
+        """The encoder's mean(x) and log variance(x)."""
+        return self.head(h)
+
+    def place(self, q: DiagonalNormal, n: Float[Tensor, "obs 1"], c: Float[Tensor, "obs covariates"]) -> DiagonalNormal:
+        """q(log l | x), from what `forward` gave."""
+        prior = self.prior(c)
+        precision = 1 / prior.variance + n
+        mean = prior.mean + self.heard * n / precision * (n.log() - prior.mean) + q.mean
+        return DiagonalNormal(mean, q.log_variance + torch.where(self.heard > 0, -precision.log(), -2.0))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state_dict.setdefault(f"{prefix}heard", torch.zeros(1))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def prior(self, c: Float[Tensor, "obs covariates"]) -> DiagonalNormal:
         """p(log l | c); an observation of no known level has the average of the levels."""
