@@ -134,7 +134,8 @@ def test_a_latent_library_starts_at_laplaces_approximation():
     library = network(library="latent").modalities[0].library
     library.location[:], library.variance[:] = torch.tensor([2.0, 4.0]), torch.tensor([0.5, 0.1])
     nothing = DiagonalNormal(torch.zeros(2, 1), torch.zeros(2, 1))
-    q = library.place(nothing, torch.tensor([[10.0], [1_000.0]]), torch.eye(2))
+    n = torch.tensor([[10.0], [1_000.0]])
+    q = library.place(nothing, n, n, torch.eye(2))
     for i, (n, location, v) in enumerate([(10.0, 2.0, 0.5), (1_000.0, 4.0, 0.1)]):
         t = np.linspace(location - 4, location + 5, 200_001)  # log l; n counts of rate l
         density = np.exp((n * t - np.exp(t)) - (n * np.log(n) - n) - (t - location) ** 2 / (2 * v))
@@ -144,13 +145,22 @@ def test_a_latent_library_starts_at_laplaces_approximation():
         assert q.variance[i, 0] == pytest.approx(((t - mean) ** 2 * density).sum(), rel=0.1)
 
 
+def test_a_latent_library_of_nobody_is_at_its_prior():
+    library = network(library="latent").modalities[0].library
+    library.location[:], library.variance[:] = torch.tensor([2.0, 4.0]), torch.tensor([0.5, 0.1])
+    nothing = DiagonalNormal(torch.zeros(2, 1), torch.zeros(2, 1))
+    q, prior = library.place(nothing, torch.zeros(2, 1), torch.ones(2, 1), torch.eye(2)), library.prior(torch.eye(2))
+    torch.testing.assert_close(q.mean, prior.mean)
+    torch.testing.assert_close(q.variance, prior.variance)
+
+
 def test_a_latent_library_saved_before_it_heard_of_the_row_sum_stays_deaf():
     library = network(library="latent").modalities[0].library
     saved = {name: value for name, value in library.state_dict().items() if name != "heard"}
     library.load_state_dict(saved)
     nothing = DiagonalNormal(torch.zeros(2, 1), torch.zeros(2, 1))
     for n in (torch.ones(2, 1), torch.full((2, 1), 1_000.0)):
-        q = library.place(nothing, n, torch.eye(2))
+        q = library.place(nothing, n, n, torch.eye(2))
         torch.testing.assert_close(q.mean, library.location.unsqueeze(1))
         torch.testing.assert_close(q.log_variance, torch.full((2, 1), -2.0))
 

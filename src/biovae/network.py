@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from biovae.batch import Batch, Context, Observations, dense
+from biovae.batch import Batch, Context, Observations, SparseCounts, dense
 from biovae.distributions import Distribution
 from biovae.modalities.experts import ModalityNetwork, carriers
 from biovae.nn import running_statistics
@@ -73,10 +73,7 @@ class Network(nn.Module):
             q, shift, solo = m.encode(m.view(x, exposure, noise), c, noise, here, alone)
             experts.append(q)
             solos.append(solo)
-            if shift is None or m.library is None or exposure is None:
-                libraries.append(None)
-            else:
-                libraries.append(m.library.place(shift, exposure, batch.covariates))
+            libraries.append(_placed(m, shift, x, Context(exposure, batch.covariates)))
         return Encoded(product(experts, present), tuple(libraries), tuple(solos))
 
     def _encoders_used(self, batch: Batch, noise: Noise | None) -> list[Bool[Tensor, "obs"]]:
@@ -163,6 +160,16 @@ class Network(nn.Module):
                 m.start(batch.x[i], self.context(batch, i), batch.covariates)
         few = observations.batch(rows[:1000])
         self.prior.start([dense(m.view(x, e)) for m, x, e in zip(self.parts, few.x, few.exposure, strict=True)])
+
+
+def _placed(
+    m: ModalityNetwork, q: DiagonalNormal | None, x: SparseCounts | Tensor, context: Context
+) -> DiagonalNormal | None:
+    """q(log l | x) of a modality whose library is latent."""
+    if m.library is None or q is None:
+        return None
+    n = x.total() if isinstance(x, SparseCounts) else x.sum(1, keepdim=True)
+    return m.library.place(q, n, context.depth, context.covariates)
 
 
 def _masked(value: Tensor, present: Tensor | None) -> Tensor:

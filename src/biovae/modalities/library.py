@@ -2,12 +2,13 @@
 
     log l   (samples, obs, 1)
     n       row sums (obs, 1)
+    e       exposures (obs, 1): the row sums, or size factors
     p(log l | c) = N(location, v), both of the level c
-    q(log l | x) = N(location + w (log n - location) + mean(x), variance(x) / (1/v + n)),   w = n / (1/v + n)
+    q(log l | x) = N(location + w (log e - location) + mean(x), variance(x) / (1/v + n)),   w = n / (1/v + n)
 
 Without mean(x) and variance(x), which the encoder gives, q is Laplace's approximation for Poisson counts. The encoder
-sees counts without their depth, so that depth has no place in z: without n, l would not hear of it. The prior is set
-from the training set's row sums, by level of the first categorical covariate.
+sees counts without their depth, so that depth has no place in z: without e, l would not hear of it. The prior is set
+from the training set's exposures, by level of the first categorical covariate.
 """
 
 from typing import Any
@@ -43,11 +44,17 @@ class LatentLibrary(nn.Module):
         """The encoder's mean(x) and log variance(x)."""
         return self.head(h)
 
-    def place(self, q: DiagonalNormal, n: Float[Tensor, "obs 1"], c: Float[Tensor, "obs covariates"]) -> DiagonalNormal:
-        """q(log l | x), from what `forward` gave."""
+    def place(
+        self,
+        q: DiagonalNormal,
+        n: Float[Tensor, "obs 1"],
+        e: Float[Tensor, "obs 1"],
+        c: Float[Tensor, "obs covariates"],
+    ) -> DiagonalNormal:
+        """q(log l | x), from what `forward` gave. Nobody without counts (n = 0) is anywhere but at the prior."""
         prior = self.prior(c)
         precision = 1 / prior.variance + n
-        mean = prior.mean + self.heard * n / precision * (n.log() - prior.mean) + q.mean
+        mean = prior.mean + self.heard * n / precision * (e.log() - prior.mean) + q.mean
         return DiagonalNormal(mean, q.log_variance + torch.where(self.heard > 0, -precision.log(), -2.0))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
