@@ -173,7 +173,7 @@ def test_auto_compares_two_windows_of_two_to_four_evaluations(batches, between, 
 
 @pytest.mark.parametrize(
     ("size", "ramp", "decay"),
-    [((3, 10**7), 1, 1), ((250, 8_000), 38, 50), ((500, 500), 150, 200), ((10**6, 10), 150, 200)],
+    [((3, 10**8), 1, 1), ((250, 8_000), 50, 75), ((500, 500), 200, 300), ((10**6, 10), 200, 300)],
 )
 def test_few_observations_of_many_features_have_a_short_ramp_and_a_short_fall(size, ramp, decay):
     schedule = plan.schedule("auto", size, 8, Constant())

@@ -9,8 +9,8 @@ from biovae.training.step import Settings
 Epochs = int | Literal["auto"]
 
 PEAK = 4e-3  # learning rate
-RAMP = 150  # steps until rate and beta are in full force
-DECAY = 200  # steps of the final fall of the rate
+RAMP = 200  # steps until rate and beta are in full force
+DECAY = 300  # steps of the final fall of the rate
 WINDOW = 100  # steps over which the validation bound is averaged, between two evaluations and four
 MOST = 0.2  # share of hidden units left out
 LIMIT = 400  # epochs that the holding phase may take at most, or
