@@ -15,6 +15,7 @@ from biovae.nn import (
     Readout,
     dropout,
     linear,
+    quieten,
     running_statistics,
 )
 from biovae.noise import Noise
@@ -27,6 +28,8 @@ CASES = (
     MLP(hidden=HIDDEN),
     MLP(hidden=HIDDEN, depth=3, norm="layer"),
     MLP(hidden=HIDDEN, norm="none", dropout=0),
+    MLP(hidden=HIDDEN, skip=True),
+    MLP(depth=0, skip=True),
     MLP(depth=0),
     Linear(),
     Additive(hidden=HIDDEN),
@@ -66,6 +69,25 @@ def test_building_draws_from_its_noise_alone(body: Body):
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not first or not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_skip_passes_the_input_on_as_it_is():
+    x, c = Noise(1).normal(2, OBS, INPUTS), Noise(2).normal(OBS, 3)
+    for body in (MLP(hidden=HIDDEN, skip=True), MLP(hidden=HIDDEN, depth=2, dropout=0.9, skip=True)):
+        module = body.build(INPUTS, 3, Noise(0))
+        assert (module.passed, module.width) == (INPUTS, HIDDEN + INPUTS)
+        assert torch.equal(module(x, c, Noise(3), PRESENT)[..., -INPUTS:], x)
+    assert MLP(depth=0, skip=True).build(INPUTS, 3, Noise(0)).width == INPUTS
+
+
+def test_a_readout_ignores_at_first_what_is_passed_on():
+    readout = Readout(HIDDEN, 0, FEATURES, 0, Noise(0))
+    before = readout.map.weight.detach().clone()
+    quieten(torch.nn.ModuleList([readout]), 0)
+    assert torch.equal(readout.map.weight, before)
+    quieten(torch.nn.ModuleList([readout]), 2)
+    assert torch.equal(readout.map.weight[:, :-2], before[:, :-2])
+    assert (readout.map.weight[:, -2:] == 0).all()
 
 
 def test_a_linear_layer_starts_as_torch_has_it():

@@ -172,7 +172,7 @@ def test_a_latent_library_is_drawn(adata):
     checked = bv.tl.predictive_checks(vae, adata, held_out="test", features=20, progress=False)
     assert checked.verdict["totals"].state is State.OK
     told, expected = (np.log(checked.observations[name]) for name in ("total", "total_expected"))
-    assert np.corrcoef(told, expected)[0, 1] > 0.9
+    assert np.corrcoef(told, expected)[0, 1] > 0.85
     assert abs((expected - told).mean()) < 0.05
 
 

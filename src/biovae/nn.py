@@ -5,7 +5,8 @@
     h  output     (*samples, obs, hidden), or (*samples, obs, groups, hidden) from an additive body
 
 A body is a recipe with `build(inputs, covariates, noise) -> nn.Module`; the module has `width` and `groups` (0 when its
-output has no groups axis). To add one: subclass `Body`, list it in `BODIES`, add a row to CASES in tests/test_nn.py.
+output has no groups axis), and `passed`. To add one: subclass `Body`, list it in `BODIES`, add a row to CASES in
+tests/test_nn.py.
 """
 
 import math
@@ -186,10 +187,17 @@ def running_statistics(module: nn.Module) -> Iterator[None]:
 
 
 class BodyModule(nn.Module):
-    """What a body builds: how wide its output is, and how many groups it has (0 for none)."""
+    """What a body builds.
+
+    Attributes:
+        width: How wide its output is.
+        groups: How many groups it has, 0 for none.
+        passed: How many of the last columns of its output are its input as it was.
+    """
 
     width: int
     groups: int
+    passed: int = 0
 
 
 class Body(Recipe, ABC):
@@ -211,6 +219,9 @@ class MLP(Body):
         depth: Number of layers; 0 passes the input through.
         dropout: Share of hidden units left out while training.
         norm: "batch" (statistics of the observations present), "layer", or "none".
+        skip: Pass the input on beside the last layer's output: what a straight line can say needs no hidden unit.
+
+    Source: Dieng et al. 2019, AISTATS 89:2397, arXiv:1807.04863, for the skip.
     """
 
     kind: Literal["mlp"] = "mlp"
@@ -218,6 +229,7 @@ class MLP(Body):
     depth: int = Field(default=1, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     norm: Norm = "batch"
+    skip: bool = False
 
     def build(self, inputs: int, covariates: int, noise: Noise) -> BodyModule:
         """See `Body.build`."""
@@ -228,7 +240,8 @@ class _MLP(BodyModule):
     def __init__(self, recipe: MLP, inputs: int, covariates: int, noise: Noise) -> None:
         super().__init__()
         widths = [inputs] + [recipe.hidden] * recipe.depth
-        self.groups, self.width = 0, widths[-1]
+        self.passed = inputs if recipe.skip and recipe.depth else 0
+        self.groups, self.width = 0, widths[-1] + self.passed
         self.rate = recipe.dropout
         layers = [linear(a, b, noise) for a, b in zip(widths, widths[1:], strict=False)]
         self.layers = nn.ModuleList(layer if i else FirstLinear(layer) for i, layer in enumerate(layers))
@@ -242,7 +255,7 @@ class _MLP(BodyModule):
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             a = layer(h) + self.sides[i](c) if self.sides else layer(h)
             h = self._activated(a, norm, noise, present)
-        return dense(h)
+        return torch.cat([dense(h), dense(x)], -1) if self.passed else dense(h)
 
     def _activated(self, a: Tensor, norm: nn.Module, noise: Noise | None, present: Tensor | None) -> Tensor:
         if isinstance(norm, BatchNorm) and present is None and norm.learns(a) and kernel_fits(a, norm.scale):
@@ -344,6 +357,14 @@ class Readout(nn.Module):
             torch.cat([self.map.weight, self.side.T], 1),
             self.map.bias,
         )
+
+
+@torch.no_grad()
+def quieten(module: nn.Module, passed: int) -> None:
+    """Let readouts ignore the last `passed` columns of h at first: what z says directly is to be learned, not drawn."""
+    for layer in module.modules():
+        if passed and isinstance(layer, Readout):
+            layer.map.weight[:, -passed:] = 0
 
 
 class _PooledGroups(torch.autograd.Function):

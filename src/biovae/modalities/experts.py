@@ -12,7 +12,7 @@ from biovae.distributions import Distribution
 from biovae.likelihoods import Shape
 from biovae.modalities.library import LatentLibrary
 from biovae.modalities.modality import Modality
-from biovae.nn import Body
+from biovae.nn import Body, quieten
 from biovae.noise import Noise
 from biovae.posteriors import Density, DiagonalNormal, Posterior, choose
 
@@ -70,6 +70,7 @@ class ModalityNetwork(nn.Module):
             composition=recipe.size_factor is None,
         )
         self.likelihood = recipe.likelihood.build(self.shape, noise)
+        quieten(self.likelihood, self.decoder.passed)
 
     def encode(
         self,

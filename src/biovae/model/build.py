@@ -42,7 +42,7 @@ def network(recipe: Architecture, schema: Schema, seed: int, observations: int =
         )
         body = MLP(hidden=recipe.hidden, depth=recipe.depth, dropout=encoder_dropout)
         encoder = modality.encoder or body
-        decoder = modality.decoder or body.model_copy(update={"dropout": decoder_dropout})
+        decoder = modality.decoder or body.model_copy(update={"dropout": decoder_dropout, "skip": recipe.skip})
         parts.append(ModalityNetwork(modality, (encoder, decoder), recipe.posterior, sizes, noise))
     widths = [len(m.features) for m in schema.modalities]
     prior = recipe.prior.build(recipe.latent, widths, noise)

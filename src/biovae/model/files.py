@@ -1,5 +1,7 @@
 """A fitted model on disk: `config.json`, `weights.safetensors`, `manifest.json`, and never a pickle.
 
+A recipe that does not say is of a model without `skip`, from before there was one.
+
 config.json holds the recipe, the schema and the record of the run; the weights are checked against the network that the
 recipe builds before one of them is used. Further fits of an ensemble stand in the same two files, under `others`.
 """
@@ -42,7 +44,7 @@ def load(path: Path | str, parts: Sequence[type[Recipe]] = ()) -> tuple[Architec
     documents, tensors = artifact.read(path, kind=KIND)
     config = documents.get("config", {})
     try:
-        recipe = Architecture.model_validate(config["recipe"], context={"parts": parts})
+        recipe = Architecture.model_validate({"skip": False} | config["recipe"], context={"parts": parts})
         schema = Schema.model_validate(config["schema"])
         fits = [_blank(recipe, schema, told) for told in (config, *config.get("others", ()))]
     except BiovaeError:

@@ -38,6 +38,7 @@ class Architecture(Recipe):
     depth: int = Field(default=1, ge=0)
     dropout: float | None = Field(default=None, ge=0, lt=1)
     decoder_dropout: float | None = Field(default=None, ge=0, lt=1)
+    skip: bool = True
     beta: float = Field(default=1.0, ge=0)
     warmup: AnyWarmup = LinearWarmup()
     objective: AnyObjective = ELBO()

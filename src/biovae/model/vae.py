@@ -57,6 +57,7 @@ class VAE(Architecture):
         depth: Number of those layers.
         dropout: Share of the encoders' hidden units left out while training; None chooses by the size of the data.
         decoder_dropout: The same for the decoders.
+        skip: Let likelihoods see z itself beside the decoders' hidden units.
         beta: Weight of the KL at the end of its warm-up; 1 is the evidence lower bound.
         warmup: Shape of beta's rise, in fractions of the planned steps.
         objective: `ELBO(free_bits=...)` or `IWAE(samples=...)`.

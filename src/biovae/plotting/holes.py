@@ -33,7 +33,7 @@ def holes(found: Holes, *, most: int = MOST, ax: Axes | None = None) -> Axes:
     """
     frame: pd.DataFrame = found.frame.head(most)
     if frame.empty:
-        raise InputError("expected a pass between two regions, found none: no two regions border on each other.")
+        raise InputError("expected a pass between two regions, found none: each way leads through a third region.")
     ax = new_axes(ax, width=5.4, height=1.2 + 0.42 * len(frame))
     row = np.arange(len(frame))[::-1]
     for call in FIRST:

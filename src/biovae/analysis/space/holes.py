@@ -73,7 +73,7 @@ class Holes:
     def __str__(self) -> str:
         """How many passes are unsupported, and what that means."""
         if self.frame.empty:
-            return "No two regions border on each other: there is nothing between which a hole could lie."
+            return "Every way from one region to another leads through a third: none has a hole of its own to lie in."
         empty = self.frame[self.frame["call"] == "unsupported"]
         said = f"{len(empty)} of {len(self.frame)} passes between regions are unsupported"
         if len(empty):
