@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from unittest.mock import patch
 
 import numba
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import softplus
 
+from biovae import kernels
 from biovae.batch import SparseCounts, SparseMatrix
 from biovae.distributions import Affine, Composition, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from biovae.kernels import full_precision, hidden, kernel_fits, run_kernel, without_kernels
@@ -87,7 +89,7 @@ def test_scores_and_gradients_of_a_composition(kind, seed, spread, dispersion, s
 @pytest.mark.parametrize("weighted", [True, False])
 @given(st.integers(0, 10_000), st.booleans(), st.sampled_from([(), (2,)]))
 def test_gradients_through_the_map_of_the_logits(full, weighted, seed, share, samples):
-    features = 300  # enough for half precision, where the CPU has it
+    features = 300  # enough for half precision
     noise, rng = Noise(seed), np.random.default_rng(seed)
     x = torch.from_numpy(rng.negative_binomial(0.4, 0.05, size=(OBS, features)) * (rng.random((OBS, features)) < 0.2))
     x[0, 0], x[1] = 12_345, 0
@@ -97,7 +99,7 @@ def test_gradients_through_the_map_of_the_logits(full, weighted, seed, share, sa
     found = []
     for precision in (torch.float32, torch.float64):
         parts = [part.to(precision).clone().requires_grad_() for part in inputs]
-        with full_precision() if full else nullcontext():
+        with full_precision() if full else patch("biovae.distributions.fused.has_bfloat16", lambda: True):
             mean = Composition(Affine(*parts[:3]), parts[3], share=share)
             log_p = NegativeBinomial(mean, parts[4]).log_prob(SparseCounts.from_dense(x.to(precision)))
             (log_p * each).sum().backward()
@@ -373,3 +375,14 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=100)
     assert out.stdout.split() == ["0"], out.stderr
+
+
+@pytest.mark.parametrize(
+    ("vector", "matrix", "intel", "expected"),
+    [(True, False, False, True), (True, False, True, False), (True, True, True, True), (False, False, False, False)],
+)
+def test_half_precision_is_taken_where_it_is_faster(monkeypatch, vector, matrix, intel, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vector)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix)
+    monkeypatch.setattr(kernels, "_by_intel", lambda: intel)
+    assert kernels.has_bfloat16.__wrapped__() is expected

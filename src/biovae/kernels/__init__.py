@@ -6,12 +6,14 @@ Rows are shared out among as many threads as torch uses; a result does not depen
 """
 
 import os
+import platform
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,9 +68,18 @@ def loops() -> str:
 
 @cache
 def has_bfloat16() -> bool:
-    """Whether the CPU multiplies matrices in bfloat16 faster than in float32."""
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in asked)
+    """Whether the CPU multiplies matrices in bfloat16 faster than in float32.
+
+    Intel's AVX-512 adds twice as many products at half the rate: without its matrix unit the conversions are lost
+    (LOG.md, 2026-11-27).
+    """
+    vector, matrix = (getattr(torch.cpu, f"_is_{unit}_supported", bool)() for unit in ("avx512_bf16", "amx_tile"))
+    return matrix or (vector and not _by_intel())
+
+
+def _by_intel() -> bool:
+    told = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows
+    return "GenuineIntel" in (told.read_text() if told.exists() else platform.processor())
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
