@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.common import FILES
 from benchmarks.race import race
-from benchmarks.table import plot, table
+from benchmarks.table import plot, quality, table
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     for seed in seeds:
         for name in names:
             race(asked.data, asked.out, name, seed)
-    print(table(asked.out, names, seeds))
+    print(table(asked.out, names, seeds), quality(asked.out, names, seeds), sep="\n\n")
     plot(asked.out, names, seeds)
 
 

@@ -10,6 +10,7 @@ import torch
 
 import biovae as bv
 from benchmarks.common import FILES, load
+from benchmarks.table import interval
 from biovae.analysis import label_hits, log_normalise, pca
 
 
@@ -36,12 +37,10 @@ def row(folder: str, out: Path, name: str, seeds: list[int]) -> str:
     mean = lambda runs, key: np.mean([run[key].mean() for run in runs])  # noqa: E731
     hits = [np.mean([label_hits(run["z"], labels) for run in runs], axis=0) for runs in (peers, ours)]
     base = label_hits(pca(log_normalise(adata.X), 10, 0, ~adata.obs["test"].to_numpy()).scores, labels)
-    difference = 100 * (hits[1] - hits[0])
-    low, high = difference.mean() + np.array([-1.96, 1.96]) * difference.std() / np.sqrt(len(difference))
     return (
         f"| {name} | {mean(ours, 'null'):.1f} | {mean(peers, 'elbo'):.1f} / {mean(peers, 'iwae'):.1f} | "
         f"{mean(ours, 'elbo'):.1f} / {mean(ours, 'iwae'):.1f} | {hits[0].mean():.3f} | {hits[1].mean():.3f} | "
-        f"{difference.mean():+.1f} ({low:+.1f} to {high:+.1f}) | {base.mean():.3f} |"
+        f"{interval(100 * (hits[1] - hits[0]))} | {base.mean():.3f} |"
     )
 
 

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 
 from benchmarks.common import QUIET, load, scvi_model
+from biovae.analysis import label_hits
 
 NEAR = 0.1  # nats
 SCORED = 100  # times that the peer's curve is looked at
-DRAWS = 5  # per cell and point of the peer's curve
+DRAWS = 5  # per cell and point of the peer's curve, and for the bound that a run ends with
 
 
 @dataclass
@@ -44,8 +45,25 @@ class Clock:
         self.looked += time.perf_counter() - began
 
 
-def biovae(adata, batch, seed: int) -> tuple[Clock, float, float]:
-    """The curve, the bound that its run ends with (the best weights), and seconds."""
+@dataclass(frozen=True)
+class Run:
+    """What a run leaves: curve, seconds, the bound of each test cell at its end, z of all cells, the null's bound."""
+
+    clock: Clock
+    seconds: float
+    elbo: np.ndarray
+    z: np.ndarray
+    null: float = np.nan
+
+    def save(self, target: Path, labels: np.ndarray, **floor: float) -> None:
+        """Curve and numbers, and of each cell whether its neighbours in z name its type."""
+        bound, hits = float(self.elbo.mean()), label_hits(self.z, labels)
+        kept = {"curve": np.array(self.clock.curve), "bound": bound, "seconds": self.seconds, "null": self.null}
+        np.savez(target, **kept, elbo=self.elbo, hits=hits, **floor)
+
+
+def biovae(adata, batch, seed: int) -> Run:
+    """At its defaults; it ends with the best weights."""
     import biovae as bv
     from biovae.noise import Noise
     from biovae.training import loop
@@ -65,11 +83,13 @@ def biovae(adata, batch, seed: int) -> tuple[Clock, float, float]:
         loop.Trainer._evaluate = evaluated
     if vae.fitted.record["interrupted"]:  # half a run is no result
         raise KeyboardInterrupt
-    seconds = clock.now
-    return clock, float(vae.scores(adata, samples=DRAWS, seed=1, indices=test.numpy()).elbo.mean()), seconds
+    seconds, rows = clock.now, test.numpy()
+    null = vae.fitted.null.score(vae.observe(adata, indices=rows).observations, torch.arange(len(rows)))
+    elbo = vae.scores(adata, samples=DRAWS, seed=1, indices=rows).elbo
+    return Run(clock, seconds, elbo, vae.embed(adata), float(null.mean()))
 
 
-def scvi(adata, batch, seed: int, *, tuned: bool = False, epochs: int | None = None) -> tuple[Clock, float, float]:
+def scvi(adata, batch, seed: int, *, tuned: bool = False, epochs: int | None = None) -> Run:
     """The same of the peer."""
     import scvi  # noqa: F401 - off the clock
     from lightning.pytorch.callbacks import Callback
@@ -81,20 +101,19 @@ def scvi(adata, batch, seed: int, *, tuned: bool = False, epochs: int | None = N
     model = scvi_model(train, seed, batch)
     planned = epochs or min(round(20_000 / train.n_obs * 400), 400)
 
-    def bound() -> float:
-        value = score(model, test, DRAWS)[0].mean()
+    def each() -> np.ndarray:
+        values = score(model, test, DRAWS)[0]
         model.module.train()
-        return value
+        return values
 
     class Look(Callback):
         def on_train_epoch_end(self, trainer, module) -> None:
             if (trainer.current_epoch + 1) % max(1, planned // SCORED) == 0:
-                clock.look(bound)
+                clock.look(lambda: each().mean())
 
     how = {"batch_size": 1024, "plan_kwargs": {"lr": 4e-3}} if tuned else {}
     model.train(max_epochs=planned, callbacks=[Look()], **QUIET, **how)
-    seconds = clock.now
-    return clock, bound(), seconds
+    return Run(clock, clock.now, each(), model.get_latent_representation(adata.copy()))
 
 
 def pca(adata) -> float:
@@ -131,13 +150,12 @@ def race(folder: str, out: Path, name: str, seed: int) -> None:
         target = out / f"{who}_{name}_{seed}.npz"
         if target.exists():
             continue
-        adata, batch, _ = load(folder, name)
+        adata, batch, labels = load(folder, name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            clock, bound, seconds = run(adata, batch, seed)
-            floor = {"floor": pca(adata), "nmf": nmf(adata)}
-        np.savez(target, curve=np.array(clock.curve), bound=bound, seconds=seconds, **floor)
-        print(f"{name} {seed} {who}: {bound:.1f} nats after {seconds:.1f} s", flush=True)
+            done = run(adata, batch, seed)
+            done.save(target, labels, floor=pca(adata), nmf=nmf(adata))
+        print(f"{name} {seed} {who}: {done.elbo.mean():.1f} nats after {done.seconds:.1f} s", flush=True)
 
 
 def crossing(run, bound: float) -> float:
