@@ -149,6 +149,7 @@ def test_conformal_p_values_are_uniform_and_so_is_the_least_of_several():
     assert stats.kstest(p["a"][~normal], "uniform").statistic < chance
     assert stats.kstest(a.together(p, normal)[~normal], "uniform").statistic < chance
     np.testing.assert_allclose(a.together(p, None), np.minimum(1, 3 * p.min(axis=1)))
+    np.testing.assert_allclose(np.exp(-a.oddity(p)), p.prod(axis=1))
 
 
 def test_surprise_is_measured_in_deviations_of_replicates():

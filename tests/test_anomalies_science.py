@@ -66,9 +66,9 @@ def simple_scores(adata, seed):
 
 def areas(adata, truth, found, seed, against="singlet"):
     """AUROC of every score for every sort that was planted."""
-    columns = {name: name for name in ("doublet", "gain", "surprise", "misfit", "depth", "rarity")}
+    columns = {name: name for name in ("doublet", "gain", "surprise", "misfit", "depth", "rarity", "oddity")}
     scores = pd.DataFrame({name: found.frame[of].to_numpy() for name, of in columns.items()})
-    scores = scores.assign(together=-found.frame["p_value"].to_numpy()).join(simple_scores(adata, seed))
+    scores = scores.join(simple_scores(adata, seed))
     truth = np.asarray(truth)
     return pd.DataFrame(
         {
@@ -166,7 +166,7 @@ def test_damaged_cells_and_strangers_are_told_from_held_out_cells(seed, real):
     table = areas(data[truth != "normal"], truth[truth != "normal"], keep(found, truth != "normal"), seed, "other")
     called = found.frame["fdr"] <= 0.1
     print(f"seed {seed}: called {called.groupby(truth).mean().round(3).to_dict()}\n{table.round(3)}")
-    own = table.loc[["surprise", "misfit", "depth", "rarity", "doublet", "together"]].max()
+    own = table.loc[["surprise", "misfit", "depth", "rarity", "doublet", "oddity"]].max()
     assert own["stranger"] > 0.9
     assert own["damaged"] > 0.95
     assert called[truth == "other"].mean() < 0.1

@@ -169,10 +169,10 @@ def test_a_likelihood_without_overdispersion_is_found_out():
 
 def test_a_latent_library_is_drawn(adata):
     vae = fitted(adata, library="latent")
-    checked = bv.tl.predictive_checks(vae, adata, held_out="test", features=20, progress=False)
+    checked = bv.tl.predictive_checks(vae, adata, held_out="test", features=20, draws=200, progress=False)
     assert checked.verdict["totals"].state is State.OK
     told, expected = (np.log(checked.observations[name]) for name in ("total", "total_expected"))
-    assert np.corrcoef(told, expected)[0, 1] > 0.85
+    assert np.corrcoef(told, expected)[0, 1] > 0.9
     assert abs((expected - told).mean()) < 0.05
 
 

@@ -147,6 +147,7 @@ def _frame(scores: dict, p: dict, fdr: dict, ordinary: np.ndarray | None) -> pd.
     frame = pd.concat([pd.DataFrame(scores), each.add_prefix("p_"), pd.DataFrame(fdr).add_prefix("fdr_")], axis=1)
     frame["p_value"] = a.together(each, ordinary)
     frame["fdr"] = _adjusted(frame["p_value"].to_numpy(), ordinary)
+    frame["oddity"] = a.oddity(each.drop(columns="doublet", errors="ignore"))
     frame["kind"] = each.columns.to_numpy()[each.to_numpy().argmin(1)]
     return frame
 

@@ -51,7 +51,7 @@ class Anomalies:
             of z, nats), `doublet` (log odds of a simulated doublet), for which `gain` (nats), `partner` and `part` say
             which state would explain what part of it. For each kind `p_...`, and `fdr_...`, the expected share of false
             calls among this observation and all that are odder; `p_value` and `fdr` of all kinds together, `kind` the
-            one that is oddest.
+            one that is oddest; `oddity`, -sum of log p of all kinds but doublets, ranks states that training never saw.
         kinds: Those that were looked for.
         calibrated: Whether ordinary observations were given to measure by.
         trials: AUROC of scores for simulated doublets that no score was fitted to, `heterotypic` and `homotypic`; empty
@@ -195,6 +195,14 @@ def together(p: pd.DataFrame, normal: Bool[np.ndarray, "obs"] | None) -> Float[n
     """p of the smallest of several p-values: measured by ordinary observations, else by Bonferroni's bound."""
     least = p.min(axis=1).to_numpy()
     return np.minimum(1, p.shape[1] * least) if normal is None else conformal(-least, normal)
+
+
+def oddity(p: pd.DataFrame) -> Float[np.ndarray, "obs"]:
+    """-sum of log p: odd in several ways at once. For ranking: it calls fewer than `together` does (LOG.md).
+
+    Source: Fisher 1932, Statistical Methods for Research Workers, section 21.1.
+    """
+    return -np.log(p.to_numpy()).sum(axis=1)
 
 
 def adjusted(p: Float[np.ndarray, "obs"]) -> Float[np.ndarray, "obs"]:
