@@ -15,6 +15,7 @@ import pytest
 import scipy.sparse
 from typer.testing import CliRunner
 
+import biovae as bv
 from biovae.cli import app
 from biovae.datasets import Scenario, Technical, simulate
 
@@ -136,6 +137,24 @@ def test_check_says_where_the_counts_are(folder):
     assert json.loads(out)["ok"] is True
 
 
+MEANT = {
+    "real numbers": (("--modality", "continuous", "--features", 20), "gaussian"),
+    "counts all the same": (("--allow-values",), "negative_binomial"),
+}
+
+
+@pytest.mark.parametrize(("words", "likelihood"), MEANT.values(), ids=MEANT.keys())
+def test_values_that_are_no_counts_are_fitted_where_they_are_meant(words, likelihood, folder, tmp_path):
+    code, out = run("check", folder / "log.h5ad", *[w for w in words if w not in ("--features", 20)])
+    assert (code, "nothing stands in the way" in out) == (0, True), out
+    code, out = run("fit", folder / "log.h5ad", *words, "--epochs", 2, "--hidden", 8, "--out", tmp_path / "r")
+    assert code == 0, out
+    assert bv.load(tmp_path / "r" / "model").modalities[0].likelihood.kind.startswith(likelihood)
+    code, out = run("embed", tmp_path / "r", folder / "log.h5ad", "--out", tmp_path / "z.h5ad")
+    assert code == 0, out
+    assert ad.read_h5ad(tmp_path / "z.h5ad").obsm["X_vae"].shape == (250, 10)
+
+
 def test_sweep_writes_a_table_and_a_picture_and_prints_what_to_take(folder, tmp_path):
     words = ("--betas", "0.5,1,50", "--labels", "cell_type", "--latent", 3, "--hidden", 16, "--epochs", 3)
     code, out = run("sweep", folder / "cells.h5ad", "--out", tmp_path / "s", *words, "--workers", 1)
@@ -177,6 +196,14 @@ WRONG = {
     "wrong option": (("fit", "cells.h5ad", "--latnet", 3), 2, "latent"),
     "no such number": (("sweep", "cells.h5ad", "--betas", "1,two"), 3, "two"),
     "no such labels": (("sweep", "cells.h5ad", "--labels", "celltype"), 3, "cell_type"),
+    "a name for the only matrix": (("fit", "log.h5ad", "--modality", "rna=continuous"), 3, "continuous"),
+    "no such kind": (("check", "log.h5ad", "--modality", "continous"), 3, "continuous"),
+    "size of real numbers": (
+        ("fit", "log.h5ad", "--modality", "continuous", "--size-factor", "n"),
+        3,
+        "--size-factor",
+    ),
+    "log-normalised, checked": (("check", "log.h5ad"), 3, "--modality continuous"),
     "no such objective": (("sweep", "cells.h5ad", "--objective", "elbow"), 3, "objective"),
 }
 

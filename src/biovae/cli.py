@@ -84,6 +84,11 @@ Features = Annotated[str, typer.Option(help="How many features to model, or 'all
 Covariates = Annotated[str, typer.Option(help="Columns of obs, separated by commas.")]
 Latent = Annotated[int, typer.Option(help="Dimensions of z.")]
 Hidden = Annotated[int, typer.Option(help="Width of the layers.")]
+KindOfModality = Annotated[
+    list[str] | None,
+    typer.Option("--modality", help="rna, continuous or binary; NAME=KIND, repeated, where a file holds several."),
+]
+AllowValues = Annotated[bool, typer.Option("--allow-values", help="Fit counts that are not whole numbers.")]
 KindOfObjective = Annotated[str, typer.Option("--objective", help="elbo, iwae, total_correlation.")]
 Passes = Annotated[str, typer.Option("--epochs", help="A number, or 'auto'.")]
 BatchName = Annotated[str, typer.Option("--batch", help="Name of the covariate that joins several files.")]
@@ -100,7 +105,8 @@ def fit(  # noqa: PLR0913 - the options of a command
     features: Features = "all",
     covariates: Covariates = "",
     size_factor: Annotated[str | None, typer.Option(help="Column of obs used as library size.")] = None,
-    modality: Annotated[list[str] | None, typer.Option(help="NAME=rna or NAME=continuous; may be repeated.")] = None,
+    modality: KindOfModality = None,
+    allow_values: AllowValues = False,
     latent: Latent = 10,
     hidden: Hidden = 128,
     depth: Annotated[int, typer.Option(help="Number of layers.")] = 1,
@@ -166,6 +172,8 @@ def sweep(  # noqa: PLR0913 - the options of a command
     layer: Layer = None,
     features: Features = "all",
     covariates: Covariates = "",
+    modality: KindOfModality = None,
+    allow_values: AllowValues = False,
     latent: Latent = 10,
     hidden: Hidden = 128,
     objective: KindOfObjective = "elbo",
@@ -220,6 +228,8 @@ def sample(
 def check(
     data: Data,
     layer: Layer = None,
+    modality: KindOfModality = None,
+    allow_values: AllowValues = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     transpose: Transpose = False,
 ) -> None:
@@ -227,7 +237,8 @@ def check(
     from biovae.run.command import check_file
 
     try:
-        found = check_file(data, layer, transpose=transpose)
+        how = {"layer": layer, "modality": modality, "allow_values": allow_values, "transpose": transpose}
+        found = check_file(data, how)
     except InputError as error:
         if as_json:
             print(json.dumps({"ok": False, "error": str(error), "notices": []}))

@@ -30,6 +30,7 @@ FORBIDDEN = {
 OnBad = Literal["keep", "raise", "drop"]
 SPARSE = (Support.COUNTS, Support.BINARY)  # mostly zeros, kept as compressed rows; the others are kept as arrays
 LOG1P = 20.0  # log1p of counts per million stays below 13.8; raw counts of a whole data set hardly ever do
+REAL = "fit them as real numbers (bv.continuous(), --modality continuous)"
 LARGEST = float(np.finfo(np.float32).max)
 PIECE = 4096  # rows read from disk at a time when a matrix is only checked
 PIECE_ENTRIES = 2**17  # of a sparse matrix
@@ -134,7 +135,7 @@ def judge(seen: Census, values: Values, support: Support, *, allow_values: bool)
     if "negative" in bad:
         raise InputError(
             f"expected {_expected(support)} in {values.where}, found {bad['negative'].count} negative values, "
-            f"{_places(bad['negative'], values)}: {_advice(values, 'give the untransformed values.')}"
+            f"{_places(bad['negative'], values)}: {_advice(values, f'give the untransformed values, or {REAL}.')}"
         )
     if "above one" in bad:
         raise InputError(
@@ -147,7 +148,7 @@ def judge(seen: Census, values: Values, support: Support, *, allow_values: bool)
         raise InputError(
             f"expected {_expected(support)} in {values.where}, found {share:.1f} % of the non-zero values not whole, "
             f"{_places(bad['fractional'], values)} (largest {seen.largest:.4g}: {looks}): "
-            + _advice(values, "give the raw counts, or allow_values=True if these values are meant.")
+            + _advice(values, f"give the raw counts, or {REAL} or as counts (allow_values=True, --allow-values).")
         )
 
 

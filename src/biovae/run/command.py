@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -86,27 +87,56 @@ def build(o: dict[str, Any], data: AnnData | MuData, covariates: Sequence[str]) 
 
 
 def _modalities(o: dict[str, Any], data: AnnData | MuData) -> list[Modality]:
-    features = o["features"] if o["features"] == "all" else _whole(o["features"], "features")
-    counted = {"features": features, "size_factor": o["size_factor"]}
-    if o["likelihood"] is not None:
-        counted["likelihood"] = o["likelihood"]
+    words = o["modality"] or []
     if isinstance(data, AnnData):
-        return [rna(o["layer"], **counted)]
-    asked = dict(_pair(text) for text in o["modality"] or [])
+        return [_modality(_kind(words), o)]
+    asked = dict(_pair(text) for text in words)
     unknown = [name for name in asked if name not in data.mod]
     if unknown:
         raise InputError(f"expected a modality of the file, found {unknown[0]!r}: {closest(unknown[0], data.mod)}")
     kinds = recognise(data) | asked
+    # The other options speak of counts where there are several modalities: no two share layers and likelihoods.
     return [
-        rna(o["layer"], name=name, mod=name, **counted) if kind == "rna" else KINDS[kind](name=name, mod=name)
+        _modality(kind, o, name=name, mod=name) if kind == "rna" else KINDS[kind](name=name, mod=name)
         for name, kind in kinds.items()
     ]
+
+
+def _modality(kind: str, o: dict[str, Any], **names: str) -> Modality:
+    """The recipe of one kind of measurement with the options that it knows.
+
+    Raises:
+        InputError: An option was given that only another kind has.
+    """
+    features = o["features"] if o["features"] == "all" else _whole(o["features"], "features")
+    optional = {"likelihood": o["likelihood"], "size_factor": o["size_factor"], "allow_values": o["allow_values"]}
+    given = {name: value for name, value in optional.items() if value}
+    unknown = [name for name in given if name not in signature(KINDS[kind]).parameters]
+    if unknown:
+        option = "--" + unknown[0].replace("_", "-")
+        raise InputError(f"expected options of a {kind} modality, found {option}: leave it out.")
+    return KINDS[kind](o["layer"], features=features, **given, **names)
+
+
+def _kind(words: Sequence[str]) -> str:
+    """What the values of a file without named modalities are: counts, unless told otherwise."""
+    if not words:
+        return "rna"
+    if len(words) > 1 or words[0] not in KINDS:
+        raise InputError(
+            f"expected one --modality KIND, since this file holds a single matrix, found {' '.join(words)!r}: "
+            + closest(words[0].rpartition("=")[2], KINDS)
+        )
+    return words[0]
 
 
 def _pair(text: str) -> tuple[str, str]:
     name, _, kind = text.partition("=")
     if kind not in KINDS:
-        raise InputError(f"expected --modality NAME=KIND, found {text!r}: {closest(kind or name, KINDS)}")
+        raise InputError(
+            f"expected --modality NAME=KIND, since this file holds several, found {text!r}: "
+            + closest(kind or name, KINDS)
+        )
     return name, kind
 
 
@@ -157,11 +187,10 @@ def embed_file(run: Path, paths: Sequence[Path], out: Path, how: dict[str, Any])
         data.write_h5ad(out)
 
 
-def check_file(paths: Sequence[Path], layer: str | None, *, transpose: bool) -> list[str]:
+def check_file(paths: Sequence[Path], how: dict[str, Any]) -> list[str]:
     """Run `biovae check`: the sentences of the data gate."""
-    data, notices = open_data(paths, "batch", transpose=transpose)
-    options = {"features": "all", "size_factor": None, "likelihood": None, "layer": layer, "modality": None}
-    found = check(data, *_modalities(options, data))
+    data, notices = open_data(paths, "batch", transpose=how["transpose"])
+    found = check(data, *_modalities({"features": "all", "size_factor": None, "likelihood": None} | how, data))
     return [*notices, *found, "nothing stands in the way of a fit"]
 
 

@@ -13,7 +13,7 @@ from biovae.run.folder import Say, check_free
 from biovae.tools.sweep import BETAS, sweep
 
 LEFT = {"sweep.csv", "sweep.png"}
-USUAL = {"size_factor": None, "modality": None, "depth": 1, "beta": 1.0, "prior": "standard_normal"}
+USUAL = {"size_factor": None, "depth": 1, "beta": 1.0, "prior": "standard_normal"}
 
 
 def sweep_from_options(given: dict[str, Any], say: Say) -> Sweep:
