@@ -234,6 +234,15 @@ def test_collapse_is_called_and_health_is_not(signal, heard, won, beta, value, s
     assert (line.value, line.state) == (value, state)
 
 
+def test_few_observations_that_resemble_one_another_are_no_proof_of_a_collapse():
+    kl, own, shuffled, elbo, null, latent = (x[:5] if isinstance(x, np.ndarray) else x for x in evidence(ALL, 0, 90))
+    shuffled = own - [0, 0, 5, 8, 300]
+    line = d.collapse(kl, own, shuffled, elbo, null, latent)
+    assert (line.value, line.state) == ("not certain", LOOK)
+    assert "5 held-out observations are too few" in line.advice
+    assert d.collapse(kl, own, own - [0, 0, 0.5, 1, 2], elbo, null, latent).state is BROKEN  # too little for 90 nats
+
+
 def test_the_advice_names_the_cause_of_a_collapse():
     assert "Beta 50" in d.collapse(*evidence(NONE, 0, 0), beta=50.0).advice
     assert "covariates" in d.collapse(*evidence(NONE, 0, 30)).advice

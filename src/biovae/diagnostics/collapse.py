@@ -117,7 +117,8 @@ def collapse(  # noqa: PLR0913 - each is a measurement of its own
     """Whether training emptied z, wholly or in some dimensions; spare dimensions of a healthy model are not called.
 
     Wholly collapsed (broken): the KL is below 0.1 nats, or the decoder is insensitive to z: the reconstruction loses
-    less than 0.1 nats, or 2 standard errors, when each observation is decoded at another one's z.
+    less than 0.1 nats, or 2 standard errors, when each observation is decoded at another one's z. Few observations
+    may resemble one another: where 2 standard errors leave room for all of the gain, this is no proof (look).
 
     Collapsed in part: some dimensions carry less than 0.1 nats and beta is above 1 (look); or the model explains
     significantly less of held-out data than PCA with as many dimensions: below 80 % of it (look), below half (broken).
@@ -136,7 +137,14 @@ def collapse(  # noqa: PLR0913 - each is a measurement of its own
     heard, error = mean_and_error(np.asarray(own, dtype=np.float64) - shuffled)
     unused = int((each < USED).sum()) if len(each) == latent else 0
     normal = "none"
-    if not (each.sum() >= USED and heard > max(2 * error, USED)):
+    listens = each.sum() >= USED and heard > USED
+    if listens and not heard > 2 * error and _gains(elbo, null) and heard + 2 * error > np.mean(elbo - null):
+        advice = (
+            f"The z of another observation costs {heard:,.3g} nats, but {len(own)} held-out observations are too few "
+            f"to be sure ({2 * error:,.3g} would be chance): hold out more."
+        )
+        return Line("posterior collapse", "not certain", normal, State.LOOK, advice)
+    if not (listens and heard > 2 * error):
         return Line("posterior collapse", "whole", normal, State.BROKEN, _emptied(elbo, null, beta, each.sum()))
     if (short := _shortfall(explained)) is not State.OK and explained is not None:
         share = f"{max(explained.vae, 0):.0%} of held-out {explained.measure} where PCA of the same dimension explains"
@@ -165,11 +173,16 @@ def _shortfall(explained: Explained | None) -> State:
     return State.OK if share >= SHORT else State.LOOK if share >= POOR else State.BROKEN
 
 
-def _emptied(elbo: np.ndarray, null: np.ndarray, beta: float, total: float) -> str:
+def _gains(elbo: np.ndarray, null: np.ndarray) -> bool:
     bought, error = mean_and_error(np.asarray(elbo, dtype=np.float64) - null)
+    return bought > max(2 * error, USED)
+
+
+def _emptied(elbo: np.ndarray, null: np.ndarray, beta: float, total: float) -> str:
     if beta > 1:
         return f"Beta {beta:g} made information so dear that z was emptied: fit with beta 1, or use free bits."
-    if bought > max(2 * error, USED):
+    if _gains(elbo, null):
+        bought = float(np.mean(np.asarray(elbo, dtype=np.float64) - null))
         return (
             f"The decoder explains the data without z (a gain of {bought:.3g} nats and {max(total, 0):.2g} nats in z): "
             "leave out covariates that name the biology, or weaken the decoder."
