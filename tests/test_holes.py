@@ -134,6 +134,24 @@ def test_the_bootstrap_has_the_spread_of_new_data():
     assert abs(np.median(again) - Density(mean, variance).log_density(np.zeros((1, 2)))[0]) < again.std()
 
 
+def test_a_group_stands_among_its_own_and_not_at_an_outlier():
+    rng = np.random.default_rng(0)
+    mean, variance = rng.standard_normal((400, 10)), np.full((400, 10), 0.2)
+    mean[0], variance[0] = 4.0, 0.02  # far from all others, and the highest peak by far
+    for q in (density(mean, variance), density(mean, variance, width=1.0)):
+        assert np.linalg.norm(q.peak(np.arange(400))) < np.median(np.linalg.norm(mean, axis=1))
+        heights = q.log_density(np.stack([mean[0], q.peak(np.arange(400))]))
+        assert heights[0] > heights[1]
+
+
+def test_leaving_the_owner_out_agrees_with_the_bootstrap():
+    mean, variance, _ = mixture(obs=200)
+    q, own = Density(mean, variance), np.array([3, -1])
+    point, drawn = q.log_density(mean[[3, 3]], own), Density(mean, variance).resampled(mean[[3, 3]], own, draws=400)
+    assert point[0] < point[1] == pytest.approx(q.log_density(mean[[3]])[0])
+    assert (np.abs(np.median(drawn, axis=0) - point) < drawn.std(0)).all()
+
+
 def test_tail_counts_as_high_or_higher():
     assert tail(np.array([0.0, 2.0, 5.0]), np.array([1.0, 2.0, 3.0])).tolist() == [1.0, 0.75, 0.25]
 
@@ -153,16 +171,15 @@ def test_the_pass_between_two_normals_is_where_the_derivative_vanishes(weights, 
     ends = np.array([[-2.0, 0.0, 0.0], [2.0, 1.0, 0.0]])
     way = ends[1] - ends[0]
 
-    def log_p(t):
+    def log_p(t, counted=count):
         at = ends[0] + t * way
-        return np.log(
-            sum(w * stats.multivariate_normal(m, 0.49 * np.eye(3)).pdf(at) for w, m in zip(weights, ends, strict=True))
-        )
+        density = [stats.multivariate_normal(m, 0.49 * np.eye(3)).pdf(at) for m in ends]
+        return np.log(np.dot(counted, density) / counted.sum())
 
     low = optimize.minimize_scalar(log_p, bounds=(0.2, 0.8), method="bounded", options={"xatol": 1e-10})
     np.testing.assert_allclose(found.z[0], ends[0] + low.x * way, atol=2e-3)
-    depth = min(log_p(0.0), log_p(1.0)) - low.fun
-    np.testing.assert_allclose(row["depth"], depth, atol=2e-3)
+    depth = min(log_p(0.0, count - [1, 0]), log_p(1.0, count - [0, 1])) - low.fun  # without the owner of the peak
+    np.testing.assert_allclose(row["depth"], depth, atol=1e-3)
     assert row["lower"] <= row["depth"] <= row["upper"]
 
 

@@ -17,6 +17,7 @@ from biovae.tools.latent import Latent, decoder, latent, regions, support_of
 
 Place = str | Sequence[float] | np.ndarray
 DRAWS = 40
+SAID = 8  # features that are named
 INTERVAL = (0.05, 0.95)
 
 
@@ -39,9 +40,11 @@ class Walk:
     switches: pd.DataFrame
 
     def __str__(self) -> str:
-        """Length, support, and the first features that switch."""
-        names = ", ".join(f"{row.feature} {row.direction}" for row in self.switches.head(5).itertuples())
-        return f"{self.curve} {len(self.switches)} features switch" + (f", first {names}." if names else ".")
+        """Length, support, and the features that change most, in the order in which they switch."""
+        most = self.switches["log2_change"].abs().nlargest(SAID).index.sort_values()
+        names = ", ".join(f"{row.feature} {row.direction}" for row in self.switches.loc[most].itertuples())
+        said = f"; in order, those that change most: {names}." if names else "."
+        return f"{self.curve} {len(self.switches):,} features switch{said}"
 
 
 def path(  # noqa: PLR0913 - a user's door
@@ -66,7 +69,7 @@ def path(  # noqa: PLR0913 - a user's door
         data: The observations that the way keeps to; not changed.
         start: A group of `groups`, the name of an observation, or a position.
         end: The same.
-        groups: Column of `obs`; a group stands at the peak of its density.
+        groups: Column of `obs`; a group stands at the peak of the density uphill of its medoid.
         modality: Whose features are decoded; None takes the first.
         direct: Take the straight line.
         draws: Of posterior draws, for the intervals.
@@ -98,7 +101,7 @@ def path_lengths(
     given = latent(vae, data, seed=seed)
     named = regions(given, data, groups)
     levels = np.unique(named)
-    peaks = np.stack([_peak(given, named == level) for level in levels])
+    peaks = np.stack([given.q.peak(np.flatnonzero(named == level)) for level in levels])
     metric = Metric(_lengths(vae, modality), given.q)
     return pd.DataFrame(distances(metric, peaks, given.q.mean, seed), index=levels, columns=levels)
 
@@ -122,7 +125,7 @@ def _place(
             raise InputError(f"expected a position with {given.vae.latent} coordinates, found {len(z)}.")
         return z
     if named is not None and place in named:
-        return _peak(given, named == place)
+        return given.q.peak(np.flatnonzero(named == place))
     names = np.asarray(data.obs_names)[given.rows]
     if place in names:
         return given.q.mean[int(np.flatnonzero(names == place)[0])]
@@ -130,14 +133,6 @@ def _place(
     raise InputError(
         f"expected a group or an observation, found {place!r}: " + (closest(place, known) if known else "name groups=.")
     )
-
-
-def _peak(given: Latent, inside: np.ndarray) -> Float[np.ndarray, "latent"]:
-    """The peak uphill of a group's observation at the highest density, among up to 500 of them."""
-    rows = np.flatnonzero(inside)
-    rows = rows[np.linspace(0, len(rows) - 1, min(500, len(rows))).astype(int)]
-    best = rows[given.q.log_density(given.q.mean[rows]).argmax()]
-    return given.q.mode(given.q.mean[[best]])[0]
 
 
 def _walk(given: Latent, curve: Curve, modality: str | None, how: tuple[int, int]) -> Walk:

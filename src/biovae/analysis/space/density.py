@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.neighbors import NearestNeighbors
 
-from biovae.analysis.neighbourhoods.neighbours import finite
+from biovae.analysis.neighbourhoods.neighbours import finite, medoid
 from biovae.errors import InputError
 
 EXACT = 8192  # components up to which every one is evaluated
@@ -83,10 +83,10 @@ class Density:
 
         Args:
             z: Points.
-            own: For each point a component that is left out, as if the density had been made without it.
+            own: For each point a component that is left out, as if the density had been made without it; -1 for none.
         """
         parts = [np.logaddexp(_total(near), _total(crowd)) for _, near, _, crowd in self._pieces(z, own)]
-        return np.concatenate(parts) - np.log(len(self.mean) - (own is not None))
+        return np.concatenate(parts) - np.log(len(self.mean) - (0 if own is None else own >= 0))
 
     def gradient(self, z: Float[np.ndarray, "points latent"]) -> Float[np.ndarray, "points latent"]:
         """Derivative of log q(z)."""
@@ -114,6 +114,13 @@ class Density:
                 break
         return z
 
+    def peak(self, rows: Int[np.ndarray, "some"]) -> Float[np.ndarray, "latent"]:
+        """The peak uphill of the medoid of some of the observations: where a group stands.
+
+        The highest peak among them would be an outlier's: a narrow posterior far from all others is a spike of its own.
+        """
+        return self.mode(self.mean[[rows[medoid(self.mean[rows])]]])[0]
+
     def owner(self, z: Float[np.ndarray, "points latent"]) -> Int[np.ndarray, "points"]:
         """The component with the largest share in q(z)."""
         found = []
@@ -136,20 +143,33 @@ class Density:
         return tail(-self.log_density(z), -self.reference)
 
     def resampled(
-        self, z: Float[np.ndarray, "points latent"], draws: int = 200, seed: int = 0
+        self,
+        z: Float[np.ndarray, "points latent"],
+        own: Int[np.ndarray, "points"] | None = None,
+        *,
+        draws: int = 200,
+        seed: int = 0,
     ) -> Float[np.ndarray, "draws points"]:
         """log q(z) with exponential weights on the observations: draws of the Bayesian bootstrap, over all components.
+
+        Args:
+            z: Points.
+            own: For each point a component that is left out; -1 for none.
+            draws: How many.
+            seed: Of the weights.
 
         Source: Rubin 1981, doi:10.1214/aos/1176345338.
         """
         z, rng = finite(z), np.random.default_rng(seed)
-        level = self.log_density(z) + np.log(len(self.mean))
+        own = np.full(len(z), -1) if own is None else own
+        level = self.log_density(z, own) + np.log(len(self.mean) - (own >= 0))
         total, whole = np.zeros((draws, len(z))), np.zeros((draws, 1))
         size = max(1, ELEMENTS // max(len(z), draws))
         for start in range(0, len(self.mean), size):
             part = np.arange(start, min(start + size, len(self.mean)))
             weight = rng.exponential(size=(draws, len(part)))
-            total += weight @ np.exp(self._shared(z, part) - level[:, None]).T
+            share = np.where(part == own[:, None], 0, np.exp(self._shared(z, part) - level[:, None]))
+            total += weight @ share.T
             whole += weight.sum(1, keepdims=True)
         return np.log(total) - np.log(whole) + level
 

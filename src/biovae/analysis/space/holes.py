@@ -1,9 +1,10 @@
 """Holes: the low passes of a density between populated regions, how deep they are, and who borders them.
 
-    mode      peak of a region                                                     (latent,)
+    mode      peak of a region, uphill of its medoid                               (latent,)
     string    curve from one peak to another along which the density falls and rises by itself alone   (images, latent)
     pass      its lowest point, a saddle: a minimum along the string, a maximum across it
-    depth     log q(lower of the two peaks) - log q(pass), in nats
+    depth     log q(lower of the two peaks) - log q(pass), in nats, q at a peak without the observation that owns it:
+              where posteriors are narrow each is a spike of its own, and a spike is no region
 
 Between each two regions a string is relaxed by mean shift across itself, from the straight line and from the way
 through the neighbour graph, and the higher pass counts. A string that runs through a third region is no border: from
@@ -106,7 +107,7 @@ def holes(
     names = [str(np.asarray(groups)[np.flatnonzero(member == g)[0]]) for g in range(member.max() + 1)]
     if len(names) < 2:
         raise InputError(f"expected at least 2 regions, found {len(names)}: a hole lies between two; cluster first.")
-    peaks = q.mode(_highest(q, member))
+    peaks = np.stack([q.peak(np.flatnonzero(member == g)) for g in range(member.max() + 1)])
     rows = np.sort(np.random.default_rng(seed).permutation(len(q.mean))[:NODES])
     graph = _Graph(q.mean[rows], edges(q.mean[rows], K))
     coarse = _thinned(q, seed)
@@ -133,16 +134,6 @@ class _Graph:
             self.nodes, self.pairs, lambda x, y: (np.linalg.norm(x - y, axis=1) / scale) ** 4, int(first)
         )
         return np.concatenate([ends[:1], self.nodes[way(before, int(last))], ends[1:]])
-
-
-def _highest(q: Density, member: np.ndarray) -> Float[np.ndarray, "groups latent"]:
-    """Of each region the observation at the highest density, among up to 500 of them."""
-    best = []
-    for g in range(member.max() + 1):
-        rows = np.flatnonzero(member == g)
-        rows = rows[np.linspace(0, len(rows) - 1, min(500, len(rows))).astype(int)]
-        best.append(rows[q.log_density(q.mean[rows]).argmax()])
-    return q.mean[best]
 
 
 def _pairs(mean: np.ndarray, member: np.ndarray, neighbours: int) -> Iterator[tuple[int, int]]:
@@ -215,16 +206,18 @@ def _record(
     columns = ["one", "other", "log_density", "depth", "lower", "upper", "best", "support", "call"]
     if not found:
         return Holes(pd.DataFrame(columns=columns), z, modes, strings, np.empty((0, IMAGES)))
-    top, bottom = q.log_density(peaks), q.log_density(z)
+    own, (draws, seed) = q.owner(peaks), how
+    top, bottom = q.log_density(peaks, own), q.log_density(z)
     depth = np.maximum(top[ends].min(1) - bottom, 0)
-    drawn = q.resampled(np.concatenate([peaks, z]), *how)
+    left_out = np.concatenate([own, np.full(len(z), -1)])
+    drawn = q.resampled(np.concatenate([peaks, z]), left_out, draws=draws, seed=seed)
     lower = np.where(top[ends[:, 0]] <= top[ends[:, 1]], *ends.T)  # the same peak in every draw: a minimum is biased
     deep = np.maximum(drawn[:, lower] - drawn[:, len(peaks) :], 0)
     support = q.support(z)
     frame = pd.DataFrame({"one": [names[a] for a in ends[:, 0]], "other": [names[b] for b in ends[:, 1]]})
     frame = frame.assign(log_density=bottom, depth=depth)
     frame["lower"], frame["upper"] = np.quantile(deep, INTERVAL, axis=0)
-    frame["best"] = top[ends].min(1) - _journeys(ends, bottom, len(peaks))
+    frame["best"] = np.maximum(top[ends].min(1) - _journeys(ends, bottom, len(peaks)), 0)
     frame["support"] = support
     frame["call"] = np.where(support < LEVEL, "unsupported", "supported")
     order = np.argsort(-depth, kind="stable")
