@@ -159,11 +159,17 @@ def test_a_number_of_epochs_is_kept_and_auto_waits():
 
 
 @pytest.mark.parametrize(
-    ("batches", "between", "window"),
-    [(1, 10, 4), (3, 12, 4), (11, 11, 4), (40, 40, 3), (100, 100, 2), (5_000, 5_000, 2)],
+    ("size", "batches", "between", "window"),
+    [
+        ((4_000, 2_000), *row)
+        for row in [(1, 10, 4), (3, 12, 4), (11, 11, 4), (40, 40, 3), (100, 100, 2), (5_000, 5_000, 2)]
+    ]
+    + [((2 * 27 * 30, 30), 11, 11, 12), ((2 * 27 * 30, 30), 100, 100, 3), ((2 * 64 * 200, 200), 26, 26, 16)],
 )
-def test_auto_compares_two_windows_of_two_to_four_evaluations(batches, between, window):
-    schedule = plan.schedule("auto", (10**6, 100), batches, Constant())
+def test_auto_compares_two_windows_that_are_longer_for_many_observations_of_few_features(
+    size, batches, between, window
+):
+    schedule = plan.schedule("auto", size, batches, Constant())
     start = -(-schedule.ramp // between) * between
     for evaluation in range(2 * window):
         assert schedule.decay_from is None

@@ -11,7 +11,7 @@ Epochs = int | Literal["auto"]
 PEAK = 4e-3  # learning rate
 RAMP = 200  # steps until rate and beta are in full force
 DECAY = 300  # steps of the final fall of the rate
-WINDOW = 100  # steps over which the validation bound is averaged, between two evaluations and four
+WINDOW, LOOKS = 100, 4  # steps over which the validation bound is averaged; evaluations, at most, two at least
 MOST = 0.2  # share of hidden units left out
 LIMIT = 400  # epochs that the holding phase may take at most, or
 STEPS = 2_000  # steps, whichever is more
@@ -53,6 +53,15 @@ def settings(
     return Settings(batch_size=batch_size, rate=rate)
 
 
+def patience(observations: int, features: int) -> float:
+    """(observations / (2 features))**(1/3), at least 1: how much longer the bound of a run is waited for.
+
+    Many observations of few features are not learned by heart, and are still learned from when the bound rises by less
+    than it varies from one evaluation to the next (LOG.md, 2026-11-27, night).
+    """
+    return max(1.0, observations / (2 * max(features, 1))) ** (1 / 3)
+
+
 def dropout(observations: int) -> tuple[float, float]:
     """Shares of the encoder's and of the decoder's hidden units left out, for a training set of this size.
 
@@ -75,6 +84,7 @@ def schedule(epochs: Epochs, size: tuple[int, int], batches: int, warmup: Warmup
     if epochs == "auto":
         ramp, decay = (max(1, round(steps * share(*size))) for steps in (RAMP, DECAY))
         between = -(-Settings.steps_between // batches) * batches  # steps from one evaluation to the next
-        window = max(2, min(4, -(-WINDOW // between)))
+        longer = patience(*size)
+        window = max(2, min(math.ceil(LOOKS * longer), math.ceil(WINDOW * longer / between)))
         return Plateau(ramp=ramp, decay=decay, most=max(STEPS, LIMIT * batches), window=window, warmup=warmup)
     return OneCycle(epochs * batches, warmup)
