@@ -136,12 +136,19 @@ def test_the_bootstrap_has_the_spread_of_new_data():
 
 def test_a_group_stands_among_its_own_and_not_at_an_outlier():
     rng = np.random.default_rng(0)
-    mean, variance = rng.standard_normal((400, 10)), np.full((400, 10), 0.2)
-    mean[0], variance[0] = 4.0, 0.02  # far from all others, and the highest peak by far
-    for q in (density(mean, variance), density(mean, variance, width=1.0)):
-        assert np.linalg.norm(q.peak(np.arange(400))) < np.median(np.linalg.norm(mean, axis=1))
-        heights = q.log_density(np.stack([mean[0], q.peak(np.arange(400))]))
-        assert heights[0] > heights[1]
+    mean, variance = rng.standard_normal((800, 10)), np.full((800, 10), 0.2)
+    mean[400:, 0] += 6
+    mean[0, 1:], variance[0] = 4.0, 0.02  # far from all others, and the highest peak by far
+    label = np.repeat(["left", "right"], 400)
+    q = density(mean, variance)
+    assert q.log_density(mean).argmax() == 0
+    found = holes(q, label, draws=20)
+    for name, middle in (("left", 0.0), ("right", 6.0)):
+        place = found.centres.loc[name].to_numpy() - [middle, *[0] * 9]
+        assert np.linalg.norm(place) < np.sqrt(10)
+    alone = density(mean[1:], variance[1:])
+    without = holes(alone, label[1:], draws=20).frame["depth"].iloc[0]
+    assert found.frame["depth"].iloc[0] == pytest.approx(without, abs=0.1)
 
 
 def test_leaving_the_owner_out_agrees_with_the_bootstrap():
@@ -178,7 +185,7 @@ def test_the_pass_between_two_normals_is_where_the_derivative_vanishes(weights, 
 
     low = optimize.minimize_scalar(log_p, bounds=(0.2, 0.8), method="bounded", options={"xatol": 1e-10})
     np.testing.assert_allclose(found.z[0], ends[0] + low.x * way, atol=2e-3)
-    depth = min(log_p(0.0, count - [1, 0]), log_p(1.0, count - [0, 1])) - low.fun  # without the owner of the peak
+    depth = min(log_p(0.0, count - [1, 0]), log_p(1.0, count - [0, 1])) - low.fun  # without the centre itself
     np.testing.assert_allclose(row["depth"], depth, atol=1e-3)
     assert row["lower"] <= row["depth"] <= row["upper"]
 

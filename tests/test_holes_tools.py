@@ -45,7 +45,7 @@ def test_holes_lie_between_types_and_are_unsupported(vae, adata):
 
 
 def test_clusters_serve_where_no_groups_are_named(vae, adata):
-    assert set(bv.tl.holes(vae, adata, draws=5).modes.index) >= {"0", "1", "2"}
+    assert set(bv.tl.holes(vae, adata, draws=5).centres.index) >= {"0", "1", "2"}
 
 
 def test_real_cells_are_plausible_and_a_far_point_is_not(vae, adata):

@@ -45,7 +45,7 @@ def test_fit_returns_itself_and_leaves_the_data_alone(adata):
 
 
 def test_dropout_is_chosen_by_the_size_of_the_training_set_unless_asked_for(vae, adata):
-    chosen = plan.dropout(vae.fitted.record["train_observations"])
+    chosen = plan.dropout(vae.fitted.record["train_observations"], adata.n_vars)
     assert (vae.dropout, vae.decoder_dropout) == (None, None)
     assert _rates(vae) == tuple(vae.fitted.record["dropout"]) == chosen
     asked = bv.VAE(bv.rna(), latent=3, hidden=16, dropout=0.0).fit(adata, epochs=1, progress=False)

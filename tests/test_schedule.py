@@ -187,7 +187,9 @@ def test_few_observations_of_many_features_have_a_short_ramp_and_a_short_fall(si
 
 
 @pytest.mark.parametrize(
-    ("rows", "encoder", "decoder"), [(1, 0.2, 0.2), (1_000, 0.2, 0.2), (2_500, 0.2, 0.1), (50_000, 0.01, 0.005)]
-)
-def test_dropout_goes_away_with_more_data(rows, encoder, decoder):
-    assert plan.dropout(rows) == pytest.approx((encoder, decoder))
+    ("rows", "features", "encoder", "decoder"),
+    [(1, 50, 0.2, 0.2), (1_000, 2_000, 0.2, 0.2), (2_500, 2_000, 0.2, 0.1), (50_000, 5_000, 0.01, 0.005),
+     (2_500, 250, 0.2, 0.1), (2_500, 25, 0.02, 0.01)],
+)  # fmt: skip
+def test_dropout_goes_away_with_more_data_and_fewer_features(rows, features, encoder, decoder):
+    assert plan.dropout(rows, features) == pytest.approx((encoder, decoder))

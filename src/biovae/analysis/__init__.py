@@ -117,6 +117,7 @@ __all__ = [
     "central",
     "contamination",
     "changes",
+    "central",
     "choose",
     "compare",
     "compare_imputers",

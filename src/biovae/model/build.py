@@ -26,7 +26,8 @@ def network(recipe: Architecture, schema: Schema, seed: int, observations: int =
         seed: Of its first weights.
         observations: How many it will be trained on, by which dropout is chosen; no matter where it is not.
     """
-    encoder_dropout, decoder_dropout = dropout(recipe, observations)
+    widths = [len(m.features) for m in schema.modalities]
+    encoder_dropout, decoder_dropout = dropout(recipe, (observations, sum(widths)))
     noise = Noise(seed, epoch=BUILD)
     into_encoder, into_decoder = _columns(recipe, schema)
     parts = []
@@ -44,16 +45,15 @@ def network(recipe: Architecture, schema: Schema, seed: int, observations: int =
         encoder = modality.encoder or body
         decoder = modality.decoder or body.model_copy(update={"dropout": decoder_dropout, "skip": recipe.skip})
         parts.append(ModalityNetwork(modality, (encoder, decoder), recipe.posterior, sizes, noise))
-    widths = [len(m.features) for m in schema.modalities]
     prior = recipe.prior.build(recipe.latent, widths, noise)
     drop = recipe.modality_dropout if len(parts) > 1 else 0.0
     encoder_columns, decoder_columns = (torch.tensor(c, dtype=torch.int64) for c in (into_encoder, into_decoder))
     return Network(parts, prior, columns=(encoder_columns, decoder_columns), drop=drop)
 
 
-def dropout(recipe: Architecture, observations: int) -> tuple[float, float]:
-    """The encoders' and the decoders': as asked for, else by the number of training observations."""
-    asked, chosen = (recipe.dropout, recipe.decoder_dropout), plan.dropout(observations)
+def dropout(recipe: Architecture, size: tuple[int, int]) -> tuple[float, float]:
+    """The encoders' and the decoders': as asked for, else by the training set, its observations and features."""
+    asked, chosen = (recipe.dropout, recipe.decoder_dropout), plan.dropout(*size)
     encoder, decoder = (b if a is None else a for a, b in zip(asked, chosen, strict=True))
     return encoder, decoder
 

@@ -88,7 +88,7 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
         "seconds": p.seconds,
         "batch_size": trainer.settings.batch_size,
         "learning_rate": trainer.settings.rate,
-        "dropout": list(dropout(recipe, len(train))),
+        "dropout": list(dropout(recipe, (len(train), sum(x.shape[1] for x in observations.x)))),
         "final_beta": p.history[-1].beta if p.history else recipe.beta,
         "events": list(p.events),
         "interrupted": any(event.startswith("interrupted") for event in p.events),

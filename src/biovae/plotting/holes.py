@@ -21,7 +21,7 @@ COLORS = {"unsupported": VERMILLION, "supported": BLUE}
 
 
 def holes(found: Holes, *, most: int = MOST, ax: Axes | None = None) -> Axes:
-    """Draw the passes as dumbbells: from the peak of the lower region down to the pass, with the interval of its depth.
+    """Draw the passes as dumbbells: from the lower centre down to the pass, with the interval of the depth.
 
     Args:
         found: What `bv.tl.holes` gave.
@@ -53,7 +53,7 @@ def holes(found: Holes, *, most: int = MOST, ax: Axes | None = None) -> Axes:
     ax.set_yticks(row, [f"{plain(a, 18)} – {plain(b, 18)}" for a, b in zip(frame["one"], frame["other"], strict=True)])
     ax.set_ylim(-0.6, len(frame) - 0.4)
     ax.set_xlim(left=0)
-    dress(ax, x="depth below the lower peak (nats, 90 % interval)", y="pass between regions", grid="x")
+    dress(ax, x="depth below the lower centre (nats, 90 % interval)", y="pass between regions", grid="x")
     for at, support in zip(row, frame["support"], strict=True):
         ax.annotate(
             _share(support), (1, at), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",

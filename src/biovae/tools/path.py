@@ -9,7 +9,7 @@ from anndata import AnnData
 from jaxtyping import Float
 from mudata import MuData
 
-from biovae.analysis import Curve, Features, Metric, distances, geodesic, straight, switches
+from biovae.analysis import Curve, Features, Metric, central, distances, geodesic, straight, switches
 from biovae.errors import InputError, closest
 from biovae.model import VAE
 from biovae.schema import Support
@@ -69,7 +69,7 @@ def path(  # noqa: PLR0913 - a user's door
         data: The observations that the way keeps to; not changed.
         start: A group of `groups`, the name of an observation, or a position.
         end: The same.
-        groups: Column of `obs`; a group stands at the peak of the density uphill of its medoid.
+        groups: Column of `obs`; a group stands at its central observation.
         modality: Whose features are decoded; None takes the first.
         direct: Take the straight line.
         draws: Of posterior draws, for the intervals.
@@ -89,7 +89,7 @@ def path(  # noqa: PLR0913 - a user's door
 def path_lengths(
     vae: VAE, data: AnnData | MuData, groups: str, *, modality: str | None = None, seed: int = 0
 ) -> pd.DataFrame:
-    """Lengths of the geodesics between the peaks of groups: a distance between types, a row and a column per group.
+    """Lengths of the geodesics between the centres of groups: a distance between types, a row and a column per group.
 
     Args:
         vae: A fitted model.
@@ -101,9 +101,9 @@ def path_lengths(
     given = latent(vae, data, seed=seed)
     named = regions(given, data, groups)
     levels = np.unique(named)
-    peaks = np.stack([given.q.peak(np.flatnonzero(named == level)) for level in levels])
+    centres = given.q.mean[[central(given.q.mean, named == level) for level in levels]]
     metric = Metric(_lengths(vae, modality), given.q)
-    return pd.DataFrame(distances(metric, peaks, given.q.mean, seed), index=levels, columns=levels)
+    return pd.DataFrame(distances(metric, centres, given.q.mean, seed), index=levels, columns=levels)
 
 
 def _lengths(vae: VAE, modality: str | None) -> Features:
@@ -125,7 +125,7 @@ def _place(
             raise InputError(f"expected a position with {given.vae.latent} coordinates, found {len(z)}.")
         return z
     if named is not None and place in named:
-        return given.q.peak(np.flatnonzero(named == place))
+        return given.q.mean[central(given.q.mean, named == place)]
     names = np.asarray(data.obs_names)[given.rows]
     if place in names:
         return given.q.mean[int(np.flatnonzero(names == place)[0])]

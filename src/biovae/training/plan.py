@@ -62,13 +62,16 @@ def patience(observations: int, features: int) -> float:
     return max(1.0, observations / (2 * max(features, 1))) ** (1 / 3)
 
 
-def dropout(observations: int) -> tuple[float, float]:
+def dropout(observations: int, features: int) -> tuple[float, float]:
     """Shares of the encoder's and of the decoder's hidden units left out, for a training set of this size.
 
-    What guards a small set against being learned by heart keeps a large one from being learned at all. More than MOST
-    lets depth into z, and tells types apart less well (LOG.md, 2026-11-26, night).
+    What guards a small set against being learned by heart keeps a large one from being learned at all, and one of few
+    features needs no guard. More than MOST lets depth into z, and tells types apart less well (LOG.md, 2026-11-26,
+    night; 2026-11-27, night).
     """
-    return min(MOST, 500 / max(observations, 1)), min(MOST, 250 / max(observations, 1))
+    n = max(observations, 1)
+    needed = min(1.0, 10 * features / n)
+    return needed * min(MOST, 500 / n), needed * min(MOST, 250 / n)
 
 
 def schedule(epochs: Epochs, size: tuple[int, int], batches: int, warmup: Warmup) -> Schedule:

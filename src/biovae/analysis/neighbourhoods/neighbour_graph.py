@@ -93,6 +93,8 @@ def affinity(lengths: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
 def central(z: Float[np.ndarray, "obs latent"], member: Bool[np.ndarray, "obs"]) -> int:
     """The row of the most central member of a group: the one nearest to the group's mean.
 
+    A peak of the density would be a worse place to stand for a group: in many dimensions the highest is an outlier's.
+
     Raises:
         InputError: The group has no member.
     """

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 from biovae.errors import InputError, first
 
 K = 15  # neighbours: the field's habit, and what published accuracies use
-CENTRAL = 2000  # observations of which one is the medoid
 ROWS = 8192  # observations whose votes are counted at once
 
 
@@ -39,18 +37,6 @@ def nearest(
         return np.empty((len(z), 0), dtype=np.int64), np.empty((len(z), 0))
     distance, index = NearestNeighbors(n_neighbors=k).fit(z).kneighbors()
     return index, distance
-
-
-def medoid(z: Float[np.ndarray, "obs latent"]) -> int:
-    """The observation with the smallest mean distance to the others; above 2,000, of and to as many of them, evenly.
-
-    Source: Kaufman and Rousseeuw 1990, Finding Groups in Data, doi:10.1002/9780470316801.
-
-    >>> medoid(np.array([[0.0], [1.0], [50.0]]))
-    1
-    """
-    rows = np.linspace(0, len(z) - 1, min(CENTRAL, len(z))).astype(int)
-    return int(rows[cdist(z[rows], z[rows]).mean(1).argmin()])
 
 
 def label_hits(

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.neighbors import NearestNeighbors
 
-from biovae.analysis.neighbourhoods.neighbours import finite, medoid
+from biovae.analysis.neighbourhoods.neighbours import finite
 from biovae.errors import InputError
 
 EXACT = 8192  # components up to which every one is evaluated
@@ -102,24 +102,6 @@ class Density:
         """
         precision, pull = self._pull(z)
         return pull / precision
-
-    def mode(self, z: Float[np.ndarray, "points latent"], steps: int = 500) -> Float[np.ndarray, "points latent"]:
-        """The peak uphill of each point."""
-        z = finite(z)
-        for _ in range(steps):
-            moved = self.shift(z)
-            far = np.abs((moved - z) / self._scale).max()
-            z = moved
-            if far < 1e-7:
-                break
-        return z
-
-    def peak(self, rows: Int[np.ndarray, "some"]) -> Float[np.ndarray, "latent"]:
-        """The peak uphill of the medoid of some of the observations: where a group stands.
-
-        The highest peak among them would be an outlier's: a narrow posterior far from all others is a spike of its own.
-        """
-        return self.mode(self.mean[[rows[medoid(self.mean[rows])]]])[0]
 
     def owner(self, z: Float[np.ndarray, "points latent"]) -> Int[np.ndarray, "points"]:
         """The component with the largest share in q(z)."""

@@ -1,10 +1,10 @@
 """Holes: the low passes of a density between populated regions, how deep they are, and who borders them.
 
-    mode      peak of a region, uphill of its medoid                               (latent,)
-    string    curve from one peak to another along which the density falls and rises by itself alone   (images, latent)
+    centre    where a region stands: the observation nearest to its mean           (latent,)
+    string    curve from one centre to another, uphill as far as it can be across itself   (images, latent)
     pass      its lowest point, a saddle: a minimum along the string, a maximum across it
-    depth     log q(lower of the two peaks) - log q(pass), in nats, q at a peak without the observation that owns it:
-              where posteriors are narrow each is a spike of its own, and a spike is no region
+    depth     log q(lower of the two centres) - log q(pass), in nats, q at a centre without its own component: where
+              posteriors are narrow each is a spike of its own, and a spike is no region
 
 Between each two regions a string is relaxed by mean shift across itself, from the straight line and from the way
 through the neighbour graph, and the higher pass counts. A string that runs through a third region is no border: from
@@ -32,6 +32,7 @@ from jaxtyping import Float, Int
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
+from biovae.analysis.neighbourhoods.neighbour_graph import central
 from biovae.analysis.neighbourhoods.neighbours import codes
 from biovae.analysis.space.density import LEVEL, Density
 from biovae.analysis.space.route import edges, equal_steps, finely, shortest, way
@@ -60,14 +61,14 @@ class Holes:
             `lower` and `upper` (90 %, Bayesian bootstrap over observations); `best`, the depth of the best journey
             from one to the other by way of any regions; `support` of the pass, and in words `call`.
         z: Positions of the passes, (holes, latent).
-        modes: Peaks, a row per region.
+        centres: A row per region.
         strings: (holes, images, latent).
         profiles: log q along the strings, (holes, images).
     """
 
     frame: pd.DataFrame
     z: Float[np.ndarray, "holes latent"]
-    modes: pd.DataFrame
+    centres: pd.DataFrame
     strings: Float[np.ndarray, "holes images latent"]
     profiles: Float[np.ndarray, "holes images"]
 
@@ -107,17 +108,17 @@ def holes(
     names = [str(np.asarray(groups)[np.flatnonzero(member == g)[0]]) for g in range(member.max() + 1)]
     if len(names) < 2:
         raise InputError(f"expected at least 2 regions, found {len(names)}: a hole lies between two; cluster first.")
-    peaks = np.stack([q.peak(np.flatnonzero(member == g)) for g in range(member.max() + 1)])
+    centres = np.array([central(q.mean, member == g) for g in range(member.max() + 1)])
     rows = np.sort(np.random.default_rng(seed).permutation(len(q.mean))[:NODES])
     graph = _Graph(q.mean[rows], edges(q.mean[rows], K))
     coarse = _thinned(q, seed)
     found = []
     for a, b in _pairs(q.mean, member, neighbours):
-        string = _relaxed((q, coarse), peaks[[a, b]], graph)
+        string = _relaxed((q, coarse), q.mean[centres[[a, b]]], graph)
         owners = member[q.owner(string)]
         if np.mean((owners != a) & (owners != b)) <= FOREIGN:
             found.append((a, b, string))
-    return _record(q, names, peaks, found, (draws, seed))
+    return _record(q, names, centres, found, (draws, seed))
 
 
 @dataclass(frozen=True)
@@ -196,33 +197,33 @@ def lowest(q: Density, string: Float[np.ndarray, "images latent"]) -> Float[np.n
 
 
 def _record(
-    q: Density, names: list[str], peaks: np.ndarray, found: list[tuple[int, int, np.ndarray]], how: tuple[int, int]
+    q: Density, names: list[str], centres: np.ndarray, found: list[tuple[int, int, np.ndarray]], how: tuple[int, int]
 ) -> Holes:
     latent = q.mean.shape[1]
     ends = np.array([(a, b) for a, b, _ in found], dtype=np.int64).reshape(-1, 2)
     strings = np.array([string for *_, string in found]).reshape(-1, IMAGES, latent)
     z = np.array([lowest(q, string) for string in strings]).reshape(-1, latent)
-    modes = pd.DataFrame(peaks, index=names)
+    places = pd.DataFrame(q.mean[centres], index=names)
     columns = ["one", "other", "log_density", "depth", "lower", "upper", "best", "support", "call"]
     if not found:
-        return Holes(pd.DataFrame(columns=columns), z, modes, strings, np.empty((0, IMAGES)))
-    own, (draws, seed) = q.owner(peaks), how
-    top, bottom = q.log_density(peaks, own), q.log_density(z)
+        return Holes(pd.DataFrame(columns=columns), z, places, strings, np.empty((0, IMAGES)))
+    draws, seed = how
+    top, bottom = q.log_density(q.mean[centres], centres), q.log_density(z)
     depth = np.maximum(top[ends].min(1) - bottom, 0)
-    left_out = np.concatenate([own, np.full(len(z), -1)])
-    drawn = q.resampled(np.concatenate([peaks, z]), left_out, draws=draws, seed=seed)
-    lower = np.where(top[ends[:, 0]] <= top[ends[:, 1]], *ends.T)  # the same peak in every draw: a minimum is biased
-    deep = np.maximum(drawn[:, lower] - drawn[:, len(peaks) :], 0)
+    left_out = np.concatenate([centres, np.full(len(z), -1)])
+    drawn = q.resampled(np.concatenate([q.mean[centres], z]), left_out, draws=draws, seed=seed)
+    lower = np.where(top[ends[:, 0]] <= top[ends[:, 1]], *ends.T)  # the same one in every draw: a minimum is biased
+    deep = np.maximum(drawn[:, lower] - drawn[:, len(centres) :], 0)
     support = q.support(z)
     frame = pd.DataFrame({"one": [names[a] for a in ends[:, 0]], "other": [names[b] for b in ends[:, 1]]})
     frame = frame.assign(log_density=bottom, depth=depth)
     frame["lower"], frame["upper"] = np.quantile(deep, INTERVAL, axis=0)
-    frame["best"] = np.maximum(top[ends].min(1) - _journeys(ends, bottom, len(peaks)), 0)
+    frame["best"] = np.maximum(top[ends].min(1) - _journeys(ends, bottom, len(centres)), 0)
     frame["support"] = support
     frame["call"] = np.where(support < LEVEL, "unsupported", "supported")
     order = np.argsort(-depth, kind="stable")
     profiles = q.log_density(strings.reshape(-1, latent)).reshape(-1, IMAGES)
-    return Holes(frame.iloc[order].reset_index(drop=True), z[order], modes, strings[order], profiles[order])
+    return Holes(frame.iloc[order].reset_index(drop=True), z[order], places, strings[order], profiles[order])
 
 
 def _journeys(
