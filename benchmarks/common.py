@@ -11,7 +11,7 @@ import scipy.sparse
 FILES = {
     "pbmc3k_hvg2000": None, "pbmc_facs": None, "worm_neurons": None, "pbmc_3chemistries": "batch",
     "kang_ifnb_pbmc": None, "cellbench_3cl_2protocols": "batch", "pancreas_endocrinogenesis_velocity": None,
-    "mouse_bladder_mca": None,
+    "mouse_bladder_mca": None, "onek1k_subset_donors": None, "osmfish_cortex": None,
 }  # fmt: skip
 LABELS = {"kang_ifnb_pbmc": "cell_type_derived", "pbmc_3chemistries": "cell_type_derived"}
 GENES = 2000

@@ -87,8 +87,10 @@ def test_a_plateau_falls_when_the_mean_of_a_window_does_not_rise():
     for step, bound in [(20, 1.0), (30, 2.0), (40, 1.5), (50, 2.0), (60, 3.0), (70, 2.6), (80, 3.1)]:
         schedule.observe(step, bound)
     assert schedule.decay_from is None
+    assert not schedule.settled
     schedule.observe(90, 0.4)  # 3.1 and 0.4 after 3.0 and 2.6
     assert schedule.decay_from == 90
+    assert schedule.settled
     schedule.observe(95, 50.0)  # too late
     assert schedule.decay_from == 90
     assert schedule.rate(100) == pytest.approx(0.5)

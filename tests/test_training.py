@@ -23,7 +23,7 @@ from biovae.posteriors import Diagonal
 from biovae.priors import StandardNormal
 from biovae.training import crowding
 from biovae.training import progress as shown
-from biovae.training.loop import Progress, Trainer, evaluate
+from biovae.training.loop import Evaluation, Progress, Trainer, evaluate
 from biovae.training.schedule import LinearWarmup, OneCycle
 from biovae.training.step import Settings
 from biovae.training.stopping import INTERRUPT, TERMINATE, stop_requests
@@ -191,6 +191,27 @@ def test_a_rate_a_thousand_times_too_high_fails_loudly_or_stays_finite():
     assert all(value.isfinite().all() for value in weights(run).values())
 
 
+@pytest.mark.parametrize(("settled", "said"), [(True, "step 1 of 9, "), (False, "step 1 of at most 9, ")])
+def test_an_open_end_is_said_to_be_open(settled, said, capsys):
+    row = Evaluation(1, 1, 0.1, 1.0, 1e-3, -5.0, -5.0, -4.0, 1.0)
+
+    class Run:
+        progress = Progress()
+
+        def run(self):
+            self.progress.step, self.progress.history = 1, [row]
+            yield self.progress
+
+        def planned(self):
+            return 9
+
+        def settled(self):
+            return settled
+
+    list(shown._lines(Run(), crowding.Crowding(1), every=0.0))
+    assert said in capsys.readouterr().err
+
+
 def test_a_slow_first_step_is_explained(monkeypatch, capsys):
     class Slow:
         progress = Progress()
@@ -203,6 +224,9 @@ def test_a_slow_first_step_is_explained(monkeypatch, capsys):
 
         def planned(self):
             return 2
+
+        def settled(self):
+            return True
 
     monkeypatch.setattr(shown, "PATIENCE", 0.05)
     assert len(list(shown.watch(Slow(), show=True))) == 2

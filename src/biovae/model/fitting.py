@@ -203,7 +203,8 @@ def _stop(trainer: Trainer, keeper: Checkpoints | None, signal: int) -> None:
             signal,
         )
     # Without checkpoints the best that can be done is to keep the model, and to say that it is unfinished.
-    p.events.append(f"interrupted at step {p.step} of {trainer.planned()}: training was cut short")
+    most = "" if trainer.settled() else "at most "
+    p.events.append(f"interrupted at step {p.step} of {most}{trainer.planned()}: training was cut short")
     trainer.restore_best()
 
 

@@ -117,8 +117,12 @@ class Trainer:
         self._looked_at = 0
 
     def planned(self) -> int:
-        """Total steps, as far as the schedule knows."""
+        """Total steps, at most."""
         return self.schedule.planned(self.progress.step)
+
+    def settled(self) -> bool:
+        """Whether that is how many they will be."""
+        return self.schedule.settled
 
     def run(self) -> Iterator[Progress]:
         """Train to the end of the schedule; yields after every step, so that the caller may save, show, or stop."""

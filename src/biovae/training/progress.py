@@ -24,7 +24,10 @@ class Watched(Protocol):
         """Train, step by step."""
 
     def planned(self) -> int:
-        """Total steps, as far as is known."""
+        """Total steps, at most."""
+
+    def settled(self) -> bool:
+        """Whether that is how many they will be."""
 
 
 def watch(run: Watched, *, show: bool, threads: int = 1) -> Iterable[Progress]:
@@ -48,12 +51,17 @@ def _bar(run: Watched, crowding: Crowding) -> Iterator[Progress]:
 
     columns = (TextColumn("fitting"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as bar:
-        task = bar.add_task("fit", total=run.planned(), completed=run.progress.step, said="")
+        task = bar.add_task("fit", total=_total(run), completed=run.progress.step, said="")
         for p in _patiently(run, lambda: bar.update(task, said=SLOW_START)):
-            bar.update(task, total=run.planned(), completed=p.step, said=_summary(p))
+            bar.update(task, total=_total(run), completed=p.step, said=_summary(p))
             if said := crowding.look():
                 bar.console.print(f"fitting: {said}", markup=False, highlight=False)
             yield p
+
+
+def _total(run: Watched) -> int | None:
+    """Of the bar; None, a bar that only moves, while the end is open."""
+    return run.planned() if run.settled() else None
 
 
 def _lines(run: Watched, crowding: Crowding, every: float = 5.0) -> Iterator[Progress]:
@@ -61,7 +69,8 @@ def _lines(run: Watched, crowding: Crowding, every: float = 5.0) -> Iterator[Pro
     for p in _patiently(run, lambda: print(f"fitting: {SLOW_START}", file=sys.stderr, flush=True)):
         if len(p.history) > evaluations and time.monotonic() - last >= every:
             last, evaluations = time.monotonic(), len(p.history)
-            print(f"fitting: step {p.step} of {run.planned()}, {_summary(p)}", file=sys.stderr, flush=True)
+            most = "" if run.settled() else "at most "
+            print(f"fitting: step {p.step} of {most}{run.planned()}, {_summary(p)}", file=sys.stderr, flush=True)
         if said := crowding.look():
             print(f"fitting: {said}", file=sys.stderr, flush=True)
         yield p

@@ -133,7 +133,12 @@ class Schedule(ABC):
 
     @abstractmethod
     def planned(self, step: int) -> int:
-        """The best estimate of the total number of steps, for the progress bar."""
+        """The total number of steps, at most: for the progress bar."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether that is how many it will be."""
+        return True
 
     def observe(self, step: int, bound: float) -> None:  # noqa: B027 - most schedules need not listen
         """Hear the validation bound after an evaluation."""
@@ -207,6 +212,11 @@ class Plateau(Schedule):
     def finished(self, step: int) -> bool:
         """See `Schedule.finished`."""
         return self.decay_from is not None and step >= self.decay_from + self.length
+
+    @property
+    def settled(self) -> bool:
+        """See `Schedule.settled`: once the rate falls."""
+        return self.decay_from is not None
 
     def planned(self, step: int) -> int:
         """See `Schedule.planned`."""
