@@ -251,6 +251,16 @@ def test_numbers_name_rows_if_the_header_says_so(tmp_path, header):
     np.testing.assert_array_equal(adata.X, [[1, 2], [3, 4]])
 
 
+@pytest.mark.parametrize(("start", "step", "named"), [(0, 1, True), (1, 1, True), (0, 2, False), (5, 1, False)])
+def test_a_column_that_only_numbers_the_rows_is_no_feature(start, step, named, tmp_path):
+    rows = [f"{start + step * i},{i % 3},{i * i}" for i in range(12)]
+    (tmp_path / "a.csv").write_text("\n".join(["row,dose,area", *rows]))
+    adata = read(tmp_path / "a.csv")
+    assert list(adata.var_names) == (["dose", "area"] if named else ["row", "dose", "area"])
+    assert ("row" in adata.obs) is named
+    assert adata.obs_names[2] == (str(start + 2) if named else "2")
+
+
 def test_a_table_of_features_is_transposed(tmp_path):
     pd.DataFrame(COUNTS.T, index=GENES, columns=CELLS).rename_axis("gene").to_csv(tmp_path / "a.csv")
     adata = read(tmp_path / "a.csv", transpose=True)

@@ -14,8 +14,9 @@ UNNAMED = ("index", "obs_names", "var_names")  # headers that say no more than "
 def read_table(path: Path, *, transpose: bool) -> AnnData:
     """Read a table whose rows are observations, or features if it is to be transposed.
 
-    The first column names the rows if its header is empty or "index", or if it holds text and no value twice; it is
-    kept in `obs` too if it has a header of its own, so that nothing a model may want (a sequence, a molecule) is lost.
+    The first column names the rows if its header is empty or "index", if it holds text and no value twice, or if it
+    does no more than number them; it is kept in `obs` too if it has a header of its own, so that nothing a model may
+    want (a sequence, a molecule) is lost.
     """
     frame = _frame(path)
     names = _names(frame, path)
@@ -24,6 +25,8 @@ def read_table(path: Path, *, transpose: bool) -> AnnData:
         frame = frame.iloc[:, 1:]
     frame.index = pd.Index(map(str, range(len(frame))) if names is None else names, dtype=object)
     numeric = [name for name, kind in frame.dtypes.items() if kind.kind in "iuf"]
+    if names is not None and header in numeric[:1]:
+        numeric = numeric[1:]
     rest = [name for name in frame if name not in set(numeric)]
     if transpose and rest:
         raise InputError(
@@ -65,4 +68,11 @@ def _names(frame: pd.DataFrame, path: Path) -> list[str] | None:
     if told and column.isna().any():
         raise InputError(f"expected a name in every row of {path.name}, found {column.isna().sum():,} without.")
     text = column.dtype.kind not in "iufb" and not column.isna().any() and column.is_unique
-    return column.astype(str).tolist() if told or text else None
+    return column.astype(str).tolist() if told or text or _numbers_rows(column) else None
+
+
+def _numbers_rows(column: pd.Series) -> bool:
+    """Whether it counts up by one from 0 or 1: no measurement of ten observations or more does."""
+    return (
+        column.dtype.kind in "iu" and len(column) >= 10 and column[0] in (0, 1) and bool((column.diff()[1:] == 1).all())
+    )
