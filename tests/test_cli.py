@@ -9,6 +9,7 @@ import time
 import warnings
 
 import anndata as ad
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -55,6 +56,9 @@ def folder(tmp_path_factory):
     log = adata.copy()
     log.X = scipy.sparse.csr_matrix(np.log1p(adata.X.toarray() * 3.7))
     log.write_h5ad(folder / "log.h5ad")
+    levels = ad.AnnData(log.X, obs=log.obs[[]], var=pd.DataFrame(index=[f"protein {i}" for i in range(50)]))
+    with mudata.set_options(pull_on_update=False):
+        mudata.MuData({"rna": adata, "levels": levels}).write(folder / "both.h5mu")
     options = ("--epochs", 4, "--latent", 3, "--hidden", 16, "--covariates", "batch", "--test", "held")
     code, out = run("fit", folder / "cells.h5ad", "--out", folder / "run", *options)
     assert code == 0, out
@@ -155,6 +159,17 @@ def test_values_that_are_no_counts_are_fitted_where_they_are_meant(words, likeli
     assert ad.read_h5ad(tmp_path / "z.h5ad").obsm["X_vae"].shape == (250, 10)
 
 
+def test_a_file_of_several_modalities_is_fitted_by_what_each_holds(folder, tmp_path):
+    code, out = run("check", folder / "both.h5mu")
+    assert code == 0, out
+    words = ("--likelihood", "poisson", "--epochs", 2, "--hidden", 8, "--out", tmp_path / "r")
+    code, out = run("fit", folder / "both.h5mu", *words)
+    assert code == 0, out
+    kinds = {m.name: m.likelihood.kind for m in bv.load(tmp_path / "r" / "model").modalities}
+    assert kinds == {"rna": "poisson", "levels": "gaussian"}
+    assert np.load(tmp_path / "r" / "embedding.npy").shape == (250, 10)
+
+
 def test_sweep_writes_a_table_and_a_picture_and_prints_what_to_take(folder, tmp_path):
     words = ("--betas", "0.5,1,50", "--labels", "cell_type", "--latent", 3, "--hidden", 16, "--epochs", 3)
     code, out = run("sweep", folder / "cells.h5ad", "--out", tmp_path / "s", *words, "--workers", 1)
@@ -202,6 +217,13 @@ WRONG = {
         ("fit", "log.h5ad", "--modality", "continuous", "--size-factor", "n"),
         3,
         "--size-factor",
+    ),
+    "a kind for one of several": (("check", "both.h5mu", "--modality", "continuous"), 3, "NAME=KIND"),
+    "no such name": (("check", "both.h5mu", "--modality", "prot=rna"), 3, "prot"),
+    "counts where there are none": (
+        ("check", "both.h5mu", "--modality", "rna=continuous", "--allow-values"),
+        3,
+        "--allow-values",
     ),
     "log-normalised, checked": (("check", "log.h5ad"), 3, "--modality continuous"),
     "no such objective": (("sweep", "cells.h5ad", "--objective", "elbow"), 3, "objective"),

@@ -1,6 +1,7 @@
 """Imports run downwards. The table is the architecture; these tests keep it true, and its rooms small."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,6 +134,13 @@ def test_mathematics_knows_no_files():
 def test_data_builds_no_networks():
     wrong = [module(path) for path in FILES if room(path) == "data" and any("torch.nn" in n for n in imports(path))]
     assert not wrong
+
+
+def test_a_face_names_nothing_twice():
+    for path in FILES:
+        if path.name == "__init__.py":
+            names = getattr(importlib.import_module(module(path)), "__all__", [])
+            assert len(names) == len(set(names)), f"{module(path)}: {sorted(n for n in names if names.count(n) > 1)}"
 
 
 def test_analysis_imports_no_model():

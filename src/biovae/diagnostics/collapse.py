@@ -134,58 +134,72 @@ def collapse(  # noqa: PLR0913 - each is a measurement of its own
         explained: Held-out reconstruction of PCA and of the model.
     """
     each = np.asarray(kl, dtype=np.float64).mean(0)
-    heard, error = mean_and_error(np.asarray(own, dtype=np.float64) - shuffled)
+    loss = np.asarray(own, dtype=np.float64) - shuffled
+    gain = np.asarray(elbo, dtype=np.float64) - null
+    heard, error = mean_and_error(loss)
+    if not (each.sum() >= USED and heard > USED):
+        return _line("whole", State.BROKEN, _emptied(gain, beta, each.sum()))
+    if not heard > 2 * error:
+        if _won(gain) and heard + 2 * error > gain.mean():
+            return _line("not certain", State.LOOK, _too_few(heard, error, len(loss)))
+        return _line("whole", State.BROKEN, _emptied(gain, beta, each.sum()))
     unused = int((each < USED).sum()) if len(each) == latent else 0
-    normal = "none"
-    listens = each.sum() >= USED and heard > USED
-    if listens and not heard > 2 * error and _gains(elbo, null) and heard + 2 * error > np.mean(elbo - null):
-        advice = (
-            f"The z of another observation costs {heard:,.3g} nats, but {len(own)} held-out observations are too few "
-            f"to be sure ({2 * error:,.3g} would be chance): hold out more."
-        )
-        return Line("posterior collapse", "not certain", normal, State.LOOK, advice)
-    if not (listens and heard > 2 * error):
-        return Line("posterior collapse", "whole", normal, State.BROKEN, _emptied(elbo, null, beta, each.sum()))
-    if (short := _shortfall(explained)) is not State.OK and explained is not None:
-        share = f"{max(explained.vae, 0):.0%} of held-out {explained.measure} where PCA of the same dimension explains"
-        advice = f"The model explains {share} {explained.pca:.0%}: "
-        advice += "lower beta to 1, " if beta > 1 else ""
-        advice += "train longer, use free bits or a weaker decoder."
-        value = f"{unused} of {latent} dimensions" if unused else "in part"
-        return Line("posterior collapse", value, normal, short, advice)
+    some = f"{unused} of {latent} dimensions"
+    if explained is not None and (state := _shortfall(explained)) is not State.OK:
+        return _line(some if unused else "in part", state, _explains_less(explained, beta))
     if unused and beta > 1:
-        advice = (
-            f"{unused} of {latent} dimensions carry nothing, and beta {beta:g} charges {beta:g} nats for one nat of "
-            "information: compare with beta 1 before concluding that the data need no more."
-        )
-        return Line("posterior collapse", f"{unused} of {latent} dimensions", normal, State.LOOK, advice)
-    advice = f"The decoder listens: the z of another observation costs {heard:,.3g} nats."
-    if unused:
-        advice = f"{advice[:-1]}; {unused} of {latent} dimensions are spare, which does no harm."
-    return Line("posterior collapse", "none", normal, State.OK, advice)
+        return _line(some, State.LOOK, _dear(some, beta))
+    spare = f"; {some} are spare, which does no harm." if unused else "."
+    return _line("none", State.OK, f"The decoder listens: the z of another observation costs {heard:,.3g} nats{spare}")
 
 
-def _shortfall(explained: Explained | None) -> State:
+def _line(value: str, state: State, advice: str) -> Line:
+    return Line("posterior collapse", value, "none", state, advice)
+
+
+def _too_few(heard: float, error: float, observations: int) -> str:
+    return (
+        f"The z of another observation costs {heard:,.3g} nats, but {observations} held-out observations are too few "
+        f"to be sure ({2 * error:,.3g} would be chance): hold out more."
+    )
+
+
+def _explains_less(explained: Explained, beta: float) -> str:
+    return (
+        f"The model explains {max(explained.vae, 0):.0%} of held-out {explained.measure} where PCA of the same "
+        f"dimension explains {explained.pca:.0%}: {'lower beta to 1, ' if beta > 1 else ''}train longer, use free bits "
+        "or a weaker decoder."
+    )
+
+
+def _dear(some: str, beta: float) -> str:
+    return (
+        f"{some} carry nothing, and beta {beta:g} charges {beta:g} nats for one nat of information: compare with "
+        "beta 1 before concluding that the data need no more."
+    )
+
+
+def _shortfall(explained: Explained) -> State:
     """How far the model stays below PCA, if by more than chance."""
-    if explained is None or not explained.pca - explained.vae > 2 * explained.se or explained.pca <= 0:
+    if not explained.pca - explained.vae > 2 * explained.se or explained.pca <= 0:
         return State.OK
     share = explained.vae / explained.pca
     return State.OK if share >= SHORT else State.LOOK if share >= POOR else State.BROKEN
 
 
-def _gains(elbo: np.ndarray, null: np.ndarray) -> bool:
-    bought, error = mean_and_error(np.asarray(elbo, dtype=np.float64) - null)
+def _won(gain: np.ndarray) -> bool:
+    """Whether the bound rose over the null by more than chance."""
+    bought, error = mean_and_error(gain)
     return bought > max(2 * error, USED)
 
 
-def _emptied(elbo: np.ndarray, null: np.ndarray, beta: float, total: float) -> str:
+def _emptied(gain: np.ndarray, beta: float, total: float) -> str:
     if beta > 1:
         return f"Beta {beta:g} made information so dear that z was emptied: fit with beta 1, or use free bits."
-    if _gains(elbo, null):
-        bought = float(np.mean(np.asarray(elbo, dtype=np.float64) - null))
+    if _won(gain):
         return (
-            f"The decoder explains the data without z (a gain of {bought:.3g} nats and {max(total, 0):.2g} nats in z): "
-            "leave out covariates that name the biology, or weaken the decoder."
+            f"The decoder explains the data without z (a gain of {gain.mean():.3g} nats and {max(total, 0):.2g} nats "
+            "in z): leave out covariates that name the biology, or weaken the decoder."
         )
     return (
         "Every observation sits at the same place, and the decoder does not listen to it: if the data hold structure, "

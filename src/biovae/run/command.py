@@ -95,11 +95,25 @@ def _modalities(o: dict[str, Any], data: AnnData | MuData) -> list[Modality]:
     if unknown:
         raise InputError(f"expected a modality of the file, found {unknown[0]!r}: {closest(unknown[0], data.mod)}")
     kinds = recognise(data) | asked
+    if "rna" not in kinds.values() and (given := _given(o)):
+        raise InputError(
+            f"expected a modality of counts for {_option(given)}, found {', '.join(kinds.values())}: leave it out, or "
+            "name one by --modality NAME=rna."
+        )
     # The other options speak of counts where there are several modalities: no two share layers and likelihoods.
     return [
         _modality(kind, o, name=name, mod=name) if kind == "rna" else KINDS[kind](name=name, mod=name)
         for name, kind in kinds.items()
     ]
+
+
+def _given(o: dict[str, Any]) -> dict[str, Any]:
+    """The options of a modality that not every kind has, as far as they were typed."""
+    return {name: o[name] for name in ("likelihood", "size_factor", "allow_values") if o[name]}
+
+
+def _option(given: dict[str, Any]) -> str:
+    return "--" + next(iter(given)).replace("_", "-")
 
 
 def _modality(kind: str, o: dict[str, Any], **names: str) -> Modality:
@@ -109,12 +123,9 @@ def _modality(kind: str, o: dict[str, Any], **names: str) -> Modality:
         InputError: An option was given that only another kind has.
     """
     features = o["features"] if o["features"] == "all" else _whole(o["features"], "features")
-    optional = {"likelihood": o["likelihood"], "size_factor": o["size_factor"], "allow_values": o["allow_values"]}
-    given = {name: value for name, value in optional.items() if value}
-    unknown = [name for name in given if name not in signature(KINDS[kind]).parameters]
-    if unknown:
-        option = "--" + unknown[0].replace("_", "-")
-        raise InputError(f"expected options of a {kind} modality, found {option}: leave it out.")
+    given = _given(o)
+    if unknown := {name: given[name] for name in given if name not in signature(KINDS[kind]).parameters}:
+        raise InputError(f"expected options of a {kind} modality, found {_option(unknown)}: leave it out.")
     return KINDS[kind](o["layer"], features=features, **given, **names)
 
 
