@@ -1,5 +1,7 @@
 """bv.tl.density, holes, plausibility and path on fitted models; the science of holes is slow."""
 
+from dataclasses import replace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -8,6 +10,8 @@ from scipy.stats import kstest
 
 import biovae as bv
 from biovae.datasets import Scenario, States, Technical, scenarios, simulate
+from biovae.tools.latent import latent
+from biovae.tools.path import _metric
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +77,20 @@ def test_a_path_leads_from_one_type_to_the_other(vae, adata):
     assert walk.curve.log_density.min() >= line.curve.log_density.min() - 1e-6
     cell = bv.tl.path(vae, adata, adata.obs_names[0], "type 1", groups="cell_type", draws=0)
     np.testing.assert_allclose(cell.curve.z[0], vae.embed(adata)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("modality", [bv.rna(), bv.continuous(), bv.binary()], ids=lambda m: m.name)
+def test_the_metric_is_differentiated_through_the_decoder(modality):
+    x = np.random.default_rng(0).poisson(0.7, (200, 12)).astype(np.float32)
+    data = ad.AnnData(x.clip(0, 1) if modality.name == "binary" else x)
+    data.obs["batch"] = np.resize(["a", "b"], 200)
+    vae = bv.VAE(modality, covariates=["batch"], latent=3, hidden=16).fit(data, epochs=2, progress=False)
+    metric, size = _metric(latent(vae, data), None), np.full(3, 0.5)
+    curve = np.linspace(-1, 1, 27).reshape(9, 3)
+    energy, gradient = metric.energy(curve, size)
+    again, expected = replace(metric, pull=None).energy(curve, size)
+    assert energy == again
+    np.testing.assert_allclose(gradient, expected, rtol=0.02, atol=0.01 * np.abs(expected).max())
 
 
 def test_lengths_are_a_distance_between_types(vae, adata):

@@ -5,7 +5,7 @@ c   (combinations, covariates), the design rows that an average runs over
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,6 +63,26 @@ def decode(
     size = max(1, ELEMENTS // network.parts[m].features)
     parts = [_averaged(network, part, chosen, m, library) for part in z.split(size)]
     return torch.cat(parts).cpu().numpy()
+
+
+def pull(
+    network: Network,
+    schema: Schema,
+    z: Float[np.ndarray, "rows latent"],
+    v: Float[np.ndarray, "rows features"],
+    at: At,
+    unit: Callable[[Tensor], Tensor],
+) -> Float[np.ndarray, "rows latent"]:
+    """J(z)' v, J being the derivative of unit(decode(z)): which way z moves what v weighs."""
+    m, library, covariates = at
+    network.eval()
+    chosen = averaged_rows(schema) if covariates == "average" else design_row(schema, covariates).unsqueeze(0)
+    size, found = max(1, ELEMENTS // network.parts[m].features), []
+    for rows, weights in zip(*(torch.as_tensor(x, dtype=torch.float32).split(size) for x in (z, v)), strict=True):
+        place = rows.clone().requires_grad_()
+        moved = unit(_averaged(network, place, chosen, m, library).cpu())
+        found.append(torch.autograd.grad(moved, place, weights)[0])
+    return torch.cat(found).numpy().astype(np.float64)
 
 
 def _averaged(network: Network, z: Tensor, chosen: Tensor, m: int, library: float | None) -> Tensor:

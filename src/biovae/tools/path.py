@@ -1,24 +1,32 @@
 """Ways from one state to another, with the expression along them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from jaxtyping import Float
 from mudata import MuData
 
-from biovae.analysis import Curve, Features, Metric, central, distances, geodesic, straight, switches
+from biovae.analysis import Curve, Metric, central, distances, geodesic, straight, switches
 from biovae.errors import InputError, closest
 from biovae.model import VAE
+from biovae.model.generate import pull
 from biovae.schema import Support
-from biovae.tools.latent import Latent, decoder, latent, regions, support_of
+from biovae.tools.latent import PER, Latent, decoder, latent, regions, support_of
 
 Place = str | Sequence[float] | np.ndarray
 DRAWS = 40
 SAID = 8  # features that are named
 INTERVAL = (0.05, 0.95)
+EDGE = 1e-6  # of a probability
+TINY = torch.finfo(torch.float32).tiny
+UNIT: dict[Support, Callable[[torch.Tensor], torch.Tensor]] = {  # f of a mean, in which lengths are measured
+    Support.COUNTS: lambda mean: 2 * mean.clamp_min(TINY).sqrt(),
+    Support.BINARY: lambda mean: 2 * mean.clamp(TINY, 1 - EDGE).sqrt().asin(),
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ def path(  # noqa: PLR0913 - a user's door
         InputError: A start or end is neither a group, an observation, nor a position.
     """
     given = latent(vae, data, seed=seed)
-    metric = Metric(_lengths(vae, modality), given.q)
+    metric = _metric(given, modality)
     named = None if groups is None else regions(given, data, groups)
     a, b = (_place(given, data, place, named) for place in (start, end))
     curve = straight(metric, a, b) if direct else geodesic(metric, a, b, given.q.mean, seed=seed)
@@ -102,18 +110,22 @@ def path_lengths(
     named = regions(given, data, groups)
     levels = np.unique(named)
     centres = given.q.mean[[central(given.q.mean, named == level) for level in levels]]
-    metric = Metric(_lengths(vae, modality), given.q)
+    metric = _metric(given, modality)
     return pd.DataFrame(distances(metric, centres, given.q.mean, seed), index=levels, columns=levels)
 
 
-def _lengths(vae: VAE, modality: str | None) -> Features:
-    """The features in which a unit of length is a standard deviation, as far as the support of the values tells it."""
-    decode, support = decoder(vae, modality), support_of(vae, modality)
-    if support is Support.COUNTS:
-        return lambda z: 2 * np.sqrt(np.maximum(decode(z), 0))
-    if support is Support.BINARY:
-        return lambda z: 2 * np.arcsin(np.sqrt(np.clip(decode(z), 0, 1)))
-    return decode
+def _metric(given: Latent, modality: str | None) -> Metric:
+    """A unit of length is a standard deviation, as far as the support of the values tells it."""
+    vae, at = given.vae, (given.vae.index(modality), PER, "average")
+    unit = UNIT.get(support_of(vae, modality), lambda mean: mean)
+
+    def f(z: np.ndarray) -> np.ndarray:
+        return unit(torch.from_numpy(vae.decode(z, modality=modality, library=PER))).numpy()
+
+    def pulled(z: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return pull(vae.network, vae.schema, z, v, at, unit)
+
+    return Metric(f, given.q, pull=pulled)
 
 
 def _place(

@@ -129,11 +129,9 @@ class _Graph:
     def between(self, ends: Float[np.ndarray, "two latent"]) -> Float[np.ndarray, "steps latent"]:
         """The way in the graph whose largest steps are as small as can be: edges cost the fourth power of length."""
         first, last = cdist(ends, self.nodes).argmin(1)
-        typical = np.median(np.linalg.norm(np.diff(self.nodes[self.pairs], axis=1)[:, 0], axis=1))
-        scale = typical if typical > 0 else 1.0
-        _, before = shortest(
-            self.nodes, self.pairs, lambda x, y: (np.linalg.norm(x - y, axis=1) / scale) ** 4, int(first)
-        )
+        length = np.linalg.norm(np.diff(self.nodes[self.pairs], axis=1)[:, 0], axis=1)
+        typical = np.median(length)
+        _, before = shortest(len(self.nodes), self.pairs, (length / (typical if typical > 0 else 1.0)) ** 4, int(first))
         return np.concatenate([ends[:1], self.nodes[way(before, int(last))], ends[1:]])
 
 

@@ -18,12 +18,12 @@ Source: Arvanitidis, Hansen and Hauberg 2018, arXiv:1710.11379; Yang, Arvanitidi
 arXiv:1809.04747 (discrete spline energy); Arvanitidis et al. 2022, arXiv:2106.05367 (pulling back Fisher's metric).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.optimize
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.interpolate import make_interp_spline
 from scipy.spatial.distance import cdist
 
@@ -33,12 +33,15 @@ from biovae.analysis.space.route import edges, equal_steps, shortest, way
 from biovae.errors import InputError
 
 Features = Callable[[Float[np.ndarray, "points latent"]], Float[np.ndarray, "points features"]]
+Pull = Callable[
+    [Float[np.ndarray, "points latent"], Float[np.ndarray, "points features"]], Float[np.ndarray, "points latent"]
+]
 
 STEPS = 41  # points of a curve
 KNOTS = 8  # of the spline, ends included
 K = 10  # neighbours in the graph
 NODES = 1500  # observations in it
-BLOCK = 4096  # edges measured at once
+ELEMENTS = 2**22  # differences of features held at once
 DIFFERENCE = 1e-2  # step of the numerical derivative, of the width of a kernel
 ITERATIONS = 60  # of L-BFGS
 PENALTY = 0.5  # per nat outside the support
@@ -52,11 +55,14 @@ class Metric:
         f: The features in which lengths are measured.
         q: The density; None, or a penalty of 0, leaves it out.
         penalty: Per nat below log q_low.
+        pull: J(z)' v of points and vectors (points, features); None takes differences of f, at 2 latent + 1 times the
+            cost of f.
     """
 
     f: Features
     q: Density | None = None
     penalty: float = PENALTY
+    pull: Pull | None = None
 
     def cost(self, z: Float[np.ndarray, "points latent"]) -> Float[np.ndarray, "points"]:
         """w(z) = 1 + penalty * max(0, log q_low - log q(z))."""
@@ -71,14 +77,13 @@ class Metric:
         outside = self.q.log_density(z) < self._low
         return -self.penalty * outside[:, None] * self.q.gradient(z)
 
-    def edge(self, a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, "edges"]:
-        """Cost of straight edges: w in the middle, times what f moves."""
-        parts = []
-        for start in range(0, len(a), BLOCK):
-            x, y = a[start : start + BLOCK], b[start : start + BLOCK]
-            moved = np.linalg.norm(_wide(self.f(y)) - _wide(self.f(x)), axis=1)
-            parts.append(self.cost((x + y) / 2) * moved)
-        return np.concatenate(parts) if parts else np.empty(0)
+    def edge(
+        self, nodes: Float[np.ndarray, "nodes latent"], pairs: Int[np.ndarray, "edges 2"]
+    ) -> Float[np.ndarray, "edges"]:
+        """Cost of straight edges between nodes: w in the middle, times what f moves."""
+        at = np.asarray(self.f(nodes)).reshape(len(nodes), -1)
+        moved = [_norm(at[y] - at[x]) for x, y in _pieces(pairs, at.shape[1])]
+        return self.cost(nodes[pairs].mean(1)) * np.concatenate(moved or [np.empty(0)])
 
     def along(self, curve: Float[np.ndarray, "steps latent"]) -> Float[np.ndarray, "segments"]:
         """What f moves at each step of a curve, without w."""
@@ -91,8 +96,8 @@ class Metric:
     def energy(
         self, curve: Float[np.ndarray, "steps latent"], size: Float[np.ndarray, "latent"]
     ) -> tuple[float, Float[np.ndarray, "steps latent"]]:
-        """E of a curve and its derivative by every point; f is differentiated numerically, by a fraction of `size`."""
-        f, jacobian = _derivative(self.f, curve, size)
+        """E of a curve and its derivative by every point; without `pull` numerically, by a fraction of `size`."""
+        f = _wide(self.f(curve))
         step = np.diff(f, axis=0)
         square = (step**2).sum(1)
         middle = (curve[1:] + curve[:-1]) / 2
@@ -102,7 +107,7 @@ class Metric:
         force = np.zeros_like(f)
         force[1:] += pull
         force[:-1] -= pull
-        gradient = np.einsum("tlf,tf->tl", jacobian, force)
+        gradient = _pulled(self.f, curve, force, size) if self.pull is None else self.pull(curve, force)
         climb = count * (w * square)[:, None] * self.slope(middle)  # 2 w w' / 2, the middle moves by half
         gradient[1:] += climb
         gradient[:-1] += climb
@@ -187,7 +192,8 @@ def through(
     rows = np.sort(np.random.default_rng(seed).permutation(len(nodes))[:NODES])
     kept = nodes[rows]
     first, last = cdist(ends, kept).argmin(1)
-    _, before = shortest(kept, edges(kept, K), metric.edge, int(first))
+    pairs = edges(kept, K)
+    _, before = shortest(len(kept), pairs, metric.edge(kept, pairs), int(first))
     return np.concatenate([ends[:1], kept[way(before, int(last))], ends[1:]])
 
 
@@ -239,14 +245,24 @@ def _curve(metric: Metric, z: np.ndarray) -> Curve:
     )
 
 
-def _derivative(f: Features, z: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """f, (points, features), and its central differences, (points, latent, features)."""
+def _pulled(f: Features, z: np.ndarray, v: np.ndarray, size: np.ndarray) -> Float[np.ndarray, "points latent"]:
+    """J(z)' v by central differences of f."""
     points, latent = z.shape
     h = DIFFERENCE * size
     moved = np.eye(latent) * h
-    every = np.concatenate([z[:, None], z[:, None] + moved, z[:, None] - moved], axis=1)
-    values = _wide(f(every.reshape(-1, latent))).reshape(points, 2 * latent + 1, -1)
-    return values[:, 0], (values[:, 1 : latent + 1] - values[:, latent + 1 :]) / (2 * h)[:, None]
+    every = np.concatenate([z[:, None] + moved, z[:, None] - moved], axis=1)
+    values = _wide(f(every.reshape(-1, latent))).reshape(points, 2 * latent, -1)
+    return np.einsum("tlf,tf->tl", values[:, :latent] - values[:, latent:], v) / (2 * h)
+
+
+def _pieces(pairs: np.ndarray, features: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    size = max(1, ELEMENTS // max(features, 1))
+    for start in range(0, len(pairs), size):
+        yield tuple(pairs[start : start + size].T)
+
+
+def _norm(values: np.ndarray) -> Float[np.ndarray, "rows"]:
+    return np.sqrt(np.einsum("rf,rf->r", values, values, dtype=np.float64))
 
 
 def _wide(values: np.ndarray) -> Float[np.ndarray, "points features"]:

@@ -4,8 +4,6 @@ nodes    positions, (nodes, latent)
 curve    points in order, (steps, latent)
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
@@ -16,8 +14,6 @@ from sklearn.neighbors import NearestNeighbors
 
 from biovae.analysis.neighbourhoods.neighbours import finite
 from biovae.errors import InputError
-
-Length = Callable[[np.ndarray, np.ndarray], np.ndarray]  # two ends of edges, (edges, latent) each -> (edges,)
 
 
 def edges(nodes: Float[np.ndarray, "nodes latent"], k: int) -> Int[np.ndarray, "edges 2"]:
@@ -36,14 +32,14 @@ def edges(nodes: Float[np.ndarray, "nodes latent"], k: int) -> Int[np.ndarray, "
 
 
 def shortest(
-    nodes: Float[np.ndarray, "nodes latent"], pairs: Int[np.ndarray, "edges 2"], length: Length, start: int
+    nodes: int, pairs: Int[np.ndarray, "edges 2"], length: Float[np.ndarray, "edges"], start: int
 ) -> tuple[Float[np.ndarray, "nodes"], Int[np.ndarray, "nodes"]]:
     """Distance of every node from `start`, and the node before it on the way (-9999 where there is none).
 
     Source: Tenenbaum, de Silva and Langford 2000, doi:10.1126/science.290.5500.2319 (geodesics by neighbour graphs).
     """
-    weight = np.maximum(length(nodes[pairs[:, 0]], nodes[pairs[:, 1]]), np.finfo(np.float64).tiny)
-    graph = scipy.sparse.csr_array((weight, tuple(pairs.T)), shape=(len(nodes), len(nodes)))
+    weight = np.maximum(length, np.finfo(np.float64).tiny)
+    graph = scipy.sparse.csr_array((weight, tuple(pairs.T)), shape=(nodes, nodes))
     distance, before = dijkstra(graph, directed=False, indices=start, return_predecessors=True)
     return distance, before
 
