@@ -302,7 +302,7 @@ def quality(device: torch.device, quick: bool, path: str | None = None) -> Itera
                 if time.perf_counter() - began > LONGEST:
                     break
         seconds = wait(device) - began
-        bound = evaluate(run.network, observations, run.validation_rows, Noise(1, device=device))[0]
+        bound = evaluate(run.network, observations, run.validation_rows, Noise(1, device=device))[1]
         how = f"batch {run.settings.batch_size}" + (" (chosen)" if batch is None else "")
         taken = f"{run.progress.epoch} epochs, {run.progress.step} steps, {seconds:.1f} s"
         how += " (cut short)" if seconds > LONGEST else ""

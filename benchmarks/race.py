@@ -73,7 +73,7 @@ def biovae(adata, batch, seed: int) -> Run:
 
     def observed(trainer, seconds: float) -> None:
         evaluated(trainer, seconds)
-        clock.look(lambda: loop.evaluate(trainer.network, trainer.observations, test, Noise(1))[0])
+        clock.look(lambda: loop.evaluate(trainer.network, trainer.observations, test, Noise(1))[1])
 
     loop.Trainer._evaluate = observed
     try:

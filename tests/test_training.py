@@ -23,7 +23,7 @@ from biovae.posteriors import Diagonal
 from biovae.priors import StandardNormal
 from biovae.training import crowding
 from biovae.training import progress as shown
-from biovae.training.loop import Evaluation, Progress, Trainer, evaluate
+from biovae.training.loop import EVALUATED, Evaluation, Progress, Trainer, evaluate, some
 from biovae.training.schedule import LinearWarmup, OneCycle
 from biovae.training.step import Settings
 from biovae.training.stopping import INTERRUPT, TERMINATE, stop_requests
@@ -93,15 +93,51 @@ def test_the_bound_rises(objective):
     assert not run.progress.events
 
 
-def test_the_objective_that_was_asked_for_chooses_the_best_weights():
-    run = finish(trainer(steps=40, objective=TotalCorrelation(weight=20.0)))
-    bound, reconstruction, kl, charge = evaluate(
+@pytest.mark.parametrize(
+    ("objective", "sign"), [(TotalCorrelation(weight=20.0), -1), (IWAE(samples=20), 1), (ELBO(free_bits=20.0), -1)],
+    ids=lambda o: getattr(o, "kind", ""),
+)  # fmt: skip
+def test_the_objective_that_was_asked_for_chooses_the_best_weights(objective, sign):
+    run = finish(trainer(steps=40, objective=objective))
+    aim, bound, reconstruction, kl = evaluate(
         run.network, run.observations, run.validation_rows, run.noise, run.objective
     )
-    assert charge > 0
     assert bound == pytest.approx(reconstruction - kl, abs=1e-3)
-    assert run.progress.best == pytest.approx(reconstruction - kl - charge, abs=1e-3)
-    assert evaluate(run.network, run.observations, run.validation_rows, run.noise)[3] == 0
+    assert sign * (aim - bound) > 0.01  # a charge, a tighter bound, an allowance that is not used up
+    assert run.progress.best == pytest.approx(aim, abs=1e-3)
+
+
+def test_beta_weighs_the_kl_where_weights_are_chosen():
+    run = finish(trainer(steps=10))
+    aim, _, reconstruction, kl = evaluate(
+        run.network, run.observations, run.validation_rows, run.noise, beta=3.0
+    )  # fmt: skip
+    assert aim == pytest.approx(reconstruction - 3 * kl, rel=1e-5)
+
+
+def test_many_rows_are_judged_by_some_of_them_from_everywhere():
+    rows = torch.arange(100, 100 + 20 * EVALUATED)
+    chosen = some(rows, Noise(0))
+    assert len(chosen) == EVALUATED
+    assert (chosen.diff() > 0).all()
+    assert set(chosen.tolist()) <= set(rows.tolist())
+    tenths = torch.bincount((chosen - 100) * 10 // len(rows), minlength=10)
+    assert (tenths - EVALUATED / 10).abs().max() < 0.02 * EVALUATED
+    assert torch.equal(chosen, some(rows, Noise(0)))
+    assert torch.equal(some(rows[:50], Noise(0)), rows[:50])
+
+
+def test_without_held_out_observations_nothing_poses_as_one():
+    run = trainer(steps=40)
+    run = Trainer(
+        run.network, run.observations, (run.train_rows, torch.arange(0)), (run.objective, 1.0), run.schedule,
+        run.settings, run.noise,
+    )  # fmt: skip
+    finish(run)
+    row = run.progress.history[-1]
+    assert (row.validation_elbo, row.validation_reconstruction, row.validation_kl) == (None, None, None)
+    assert row.train_elbo is not None
+    assert run.best
 
 
 def test_the_best_weights_are_handed_back():

@@ -245,6 +245,17 @@ class Observations:
         present = tuple(None if p is None else p[rows] for p in self.present)
         return Batch(x, exposure, present, self.covariates[rows])
 
+    def carriers(self, m: int, rows: Int[Tensor, "obs"] | None = None) -> Int[Tensor, "carriers"]:
+        """Those of the rows, of all if None, that carry a modality: the others are blank, which is no measurement."""
+        rows = torch.arange(len(self), device=self.covariates.device) if rows is None else rows
+        present = self.present[m]
+        return rows if present is None else rows[present[rows]]
+
+    def measured(self, m: int) -> tuple[scipy.sparse.csr_array | np.ndarray, Int[np.ndarray, "carriers"]]:
+        """A modality's values of the observations that carry it, (carriers, features), and which those are."""
+        rows, x = self.carriers(m).cpu().numpy(), plain(self.x[m])
+        return x if len(rows) == len(self) else x[rows], rows
+
     def to(self, device: torch.device | str) -> "Observations":
         """The same data on another device."""
         x = tuple(m.to(device) for m in self.x)

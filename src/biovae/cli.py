@@ -33,7 +33,10 @@ asking = typer.Typer(
 )
 app.add_typer(asking, name="ask")
 
-DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM}
+DISK = {
+    errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ENOTDIR,
+    errno.EISDIR,
+}  # fmt: skip
 
 
 def say(sentence: str) -> None:
@@ -51,6 +54,14 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except BiovaeError as error:
             say(f"error: {error}")
             raise typer.Exit(error.exit_code) from error
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            say(
+                "error: expected enough memory, found none left: model fewer features (--features 2000), take smaller "
+                "steps (--batch-size), or close other programs."
+            )
+            raise typer.Exit(InputError.exit_code) from error
         except OSError as error:
             if error.errno not in DISK:
                 raise
@@ -58,6 +69,12 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(7) from error
 
     return run
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """What numpy raises, and what torch does: an error of its own on a GPU, on a CPU its allocator's word."""
+    of_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or of_torch
 
 
 def _version(value: bool) -> None:  # noqa: FBT001 - typer's signature
@@ -82,8 +99,9 @@ KindOfLikelihood = Annotated[str | None, typer.Option("--likelihood", help="nega
 Layer = Annotated[str | None, typer.Option(help="Layer that holds the counts.")]
 Features = Annotated[str, typer.Option(help="How many features to model, or 'all'.")]
 Covariates = Annotated[str, typer.Option(help="Columns of obs, separated by commas.")]
-Latent = Annotated[int, typer.Option(help="Dimensions of z.")]
-Hidden = Annotated[int, typer.Option(help="Width of the layers.")]
+Latent = Annotated[int, typer.Option(min=1, help="Dimensions of z.")]
+Hidden = Annotated[int, typer.Option(min=1, help="Width of the layers.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of every random draw.")]
 KindOfModality = Annotated[
     list[str] | None,
     typer.Option("--modality", help="rna, continuous or binary; NAME=KIND, repeated, where a file holds several."),
@@ -91,7 +109,9 @@ KindOfModality = Annotated[
 AllowValues = Annotated[bool, typer.Option("--allow-values", help="Fit counts that are not whole numbers.")]
 KindOfObjective = Annotated[str, typer.Option("--objective", help="elbo, iwae, total_correlation.")]
 Passes = Annotated[str, typer.Option("--epochs", help="A number, or 'auto'.")]
-BatchName = Annotated[str, typer.Option("--batch", help="Name of the covariate that joins several files.")]
+BatchName = Annotated[
+    str | None, typer.Option("--batch", help="Name of the covariate that tells several files apart; 'batch'.")
+]
 
 
 @app.command()
@@ -109,19 +129,19 @@ def fit(  # noqa: PLR0913 - the options of a command
     allow_values: AllowValues = False,
     latent: Latent = 10,
     hidden: Hidden = 128,
-    depth: Annotated[int, typer.Option(help="Number of layers.")] = 1,
+    depth: Annotated[int, typer.Option(min=0, help="Number of layers.")] = 1,
     beta: Annotated[float, typer.Option(help="Weight of the KL.")] = 1.0,
     prior: Annotated[str, typer.Option(help="standard_normal, gaussian_mixture, vamp, flow.")] = "standard_normal",
     objective: KindOfObjective = "elbo",
     epochs: Passes = "auto",
-    batch_size: Annotated[int | None, typer.Option(help="Observations per step.")] = None,
-    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Observations per step.")] = None,
+    seed: Seed = 0,
     ensemble: Annotated[int, typer.Option(min=1, help="Fits with seeds from --seed upwards: what is stable?")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
     validation: Annotated[str, typer.Option(help="A fraction, or a boolean column of obs.")] = "0.1",
     test: Annotated[str | None, typer.Option(help="Boolean column of obs: never seen in training.")] = None,
     root: Root = None,
-    batch: BatchName = "batch",
+    batch: BatchName = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of these options.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if the verdict is broken.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
@@ -129,10 +149,11 @@ def fit(  # noqa: PLR0913 - the options of a command
 ) -> None:
     """Fit a model, judge it, and write RUN/ with its report."""
     given = {name: value for name, value in locals().items() if name not in ("context", "config")}
-    from biovae.run.command import fit_from_options
+    from biovae.run.command import configured, fit_from_options
 
-    verdict = fit_from_options(given, config, _typed(context), shlex.join(["biovae", *sys.argv[1:]]), say)
-    _finish(verdict, out, strict=strict)
+    options = configured(given, config, _typed(context))
+    verdict = fit_from_options(options, shlex.join(["biovae", *sys.argv[1:]]), say)
+    _finish(verdict, Path(options["out"]), strict=options["strict"])
 
 
 def _typed(context: typer.Context) -> set[str]:
@@ -150,9 +171,7 @@ def _finish(verdict: "Verdict", out: Path, *, strict: bool) -> None:
 
 @app.command()
 @guarded
-def demo(
-    out: Out = Path("demo"), seed: Annotated[int, typer.Option(help="Of the simulation and the fit.")] = 0
-) -> None:
+def demo(out: Out = Path("demo"), seed: Seed = 0) -> None:
     """Simulate cells with known truth, fit, judge against the truth, report."""
     from biovae.run.demo import demo_run
 
@@ -178,9 +197,9 @@ def sweep(  # noqa: PLR0913 - the options of a command
     hidden: Hidden = 128,
     objective: KindOfObjective = "elbo",
     epochs: Passes = "auto",
-    seeds: Annotated[int, typer.Option(help="Fits of every beta.")] = 1,
-    workers: Annotated[int, typer.Option(help="Fits side by side, in processes of their own.")] = 1,
-    batch: BatchName = "batch",
+    seeds: Annotated[int, typer.Option(min=1, help="Fits of every beta.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Fits side by side, in processes of their own.")] = 1,
+    batch: BatchName = None,
     transpose: Transpose = False,
 ) -> None:
     """Fit a model at several betas, and say which to take for imputation and for discovery."""
@@ -212,24 +231,26 @@ def embed(
 @guarded
 def sample(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or of a model.")],
-    n: Annotated[int, typer.Option("--n", help="How many observations.")] = 1000,
+    n: Annotated[int, typer.Option("--n", min=1, help="How many observations.")] = 1000,
     out: Annotated[Path, typer.Option(help="The .h5ad (or .h5mu) to write.")] = Path("sample.h5ad"),
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """New observations from the prior."""
-    from biovae.run.command import open_model
+    from biovae.run.command import check_parent, open_model
 
+    check_parent(out)
     open_model(run).sample(n, seed=seed).write(out)
     say(f"wrote {out} with {n} observations")
 
 
 @app.command()
 @guarded
-def check(
+def check(  # noqa: PLR0913 - the options of a command
     data: Data,
     layer: Layer = None,
     modality: KindOfModality = None,
     allow_values: AllowValues = False,
+    batch: BatchName = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     transpose: Transpose = False,
 ) -> None:
@@ -237,8 +258,8 @@ def check(
     from biovae.run.command import check_file
 
     try:
-        how = {"layer": layer, "modality": modality, "allow_values": allow_values, "transpose": transpose}
-        found = check_file(data, how)
+        how = {"layer": layer, "modality": modality, "allow_values": allow_values}
+        found = check_file(data, how | {"batch": batch, "transpose": transpose})
     except InputError as error:
         if as_json:
             print(json.dumps({"ok": False, "error": str(error), "notices": []}))

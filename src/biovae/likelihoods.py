@@ -292,14 +292,16 @@ class _Gaussian(LikelihoodModule):
         mean = self.location + self.spread * self.readout(h, context.covariates)
         if self.fixed is not None:
             return Normal(mean, mean.new_full((), 0.5 * math.log(self.fixed)))
-        return Normal(mean, self.spread.log() + self.log_scale(h, context))
+        # Where nothing varied, nothing tells how far from it others may lie: s stays at 1.
+        log_s = torch.where(self.spread > 0, self.spread.log() + self.log_scale(h, context), 0)
+        return Normal(mean, log_s)
 
     @torch.no_grad()
     def start(self, x: Tensor, context: Context) -> None:
         x = x if context.present is None else x[context.present]
         self.location.copy_(x.mean(0))
         spread = x.std(0, correction=0)
-        self.spread.copy_(torch.where(spread > 1e-6 * (1 + x.abs().amax(0)), spread, 1))
+        self.spread.copy_(torch.where(spread > 1e-6 * (1 + x.abs().amax(0)), spread, 0))
         self.readout.map.bias.zero_()
 
 

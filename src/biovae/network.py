@@ -153,10 +153,10 @@ class Network(nn.Module):
     @torch.no_grad()
     def start(self, observations: Observations, rows: Tensor, noise: Noise) -> None:
         """Set biases, scales, library priors and pseudo-inputs from (some of) the training set."""
-        rows = rows[noise.permutation(len(rows))[:START_ROWS].to(rows.device)]
-        for i, (m, present) in enumerate(zip(self.parts, observations.present, strict=True)):
-            batch = observations.batch(rows if present is None else rows[present[rows]])
-            if len(batch):  # who does not carry the modality has no say in its means
+        rows = rows[noise.permutation(len(rows)).to(rows.device)]
+        for i, m in enumerate(self.parts):  # who does not carry a modality has no say in its means
+            batch = observations.batch(observations.carriers(i, rows)[:START_ROWS])
+            if len(batch):
                 m.start(batch.x[i], self.context(batch, i), batch.covariates)
         few = observations.batch(rows[:1000])
         self.prior.start([dense(m.view(x, e)) for m, x, e in zip(self.parts, few.x, few.exposure, strict=True)])

@@ -118,10 +118,6 @@ class Objective(Recipe, ABC):
     def __call__(self, t: Terms, beta: float | Tensor) -> Float[Tensor, "obs"]:
         """The bound of each observation, in nats."""
 
-    def charge(self, t: Terms) -> Float[Tensor, "obs"]:
-        """What it charges beside the KL, weighed by beta like the KL: what is not in the evidence lower bound."""
-        return t.log_px.new_zeros(t.log_px.shape[1])
-
 
 class ELBO(Objective):
     """The evidence lower bound, with beta and free bits.
@@ -193,13 +189,9 @@ class TotalCorrelation(Objective):
 
     def __call__(self, t: Terms, beta: float | Tensor) -> Float[Tensor, "obs"]:
         """See `total_correlation`."""
-        return elbo(t, beta) - beta * self.charge(t)
-
-    def charge(self, t: Terms) -> Float[Tensor, "obs"]:
-        """See `Objective.charge`."""
         if t.q is None:
             raise ValueError("expected the posteriors in Terms.q, found none: take the terms from a network.")
-        return (self.weight - 1) * total_correlation(t.draws[0], t.q).mean(0)
+        return elbo(t, beta) - beta * (self.weight - 1) * total_correlation(t.draws[0], t.q).mean(0)
 
 
 OBJECTIVES = (ELBO, IWAE, TotalCorrelation)

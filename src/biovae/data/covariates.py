@@ -42,7 +42,7 @@ def column(data: AnnData | MuData, name: str) -> pd.Series:
 def learn(values: pd.Series, name: str) -> tuple[CategoricalCovariate | ContinuousCovariate, list[str]]:
     """What a model remembers of a covariate, and notices about it."""
     _refuse_missing(values, name)
-    if _numeric(values):
+    if numeric(values):
         return _learn_numbers(_floats(values, name), values, name)
     labels = pd.Index(_labels(values))
     counts = labels.value_counts()
@@ -130,7 +130,8 @@ def _number(name: str) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def _numeric(values: pd.Series) -> bool:
+def numeric(values: pd.Series) -> bool:
+    """Whether a covariate is a number, not a category: whole numbers are, booleans are not."""
     kind = values.dtype
     return pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
 

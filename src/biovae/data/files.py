@@ -43,12 +43,13 @@ def read(path: str | Path, *, transpose: bool = False) -> AnnData | MuData:
         return read_table(path, transpose=True) if transpose else READERS[suffix](path)
 
 
-def read_many(paths: Sequence[str | Path], batch: str) -> tuple[AnnData, list[str]]:
+def read_many(paths: Sequence[str | Path], batch: str, *, transpose: bool = False) -> tuple[AnnData, list[str]]:
     """Read several files and join their observations, over the genes that all of them have.
 
     Args:
         paths: The files, each an AnnData.
         batch: The column of `obs` that will name the file of each observation.
+        transpose: Of tables: rows are features.
 
     Returns:
         The joined data, and a sentence for everything that was left out or renamed.
@@ -56,15 +57,20 @@ def read_many(paths: Sequence[str | Path], batch: str) -> tuple[AnnData, list[st
     Raises:
         InputError: A file cannot be read or holds a MuData, or the files share no gene.
     """
+    return join(*read_parts(paths, transpose=transpose), batch)
+
+
+def read_parts(paths: Sequence[str | Path], *, transpose: bool = False) -> tuple[list[AnnData], list[str]]:
+    """Several files as they are, and a name for each, as `join` takes them; see `read_many`."""
     if not paths:
         raise InputError("expected at least one file to read, found none.")
     parts = []
     for path in map(Path, paths):
-        part = read(path)
+        part = read(path, transpose=transpose)
         if not isinstance(part, AnnData):
             raise InputError(f"expected one modality per file to join, found a MuData in {path.name}: fit it alone.")
         parts.append(part)
-    return join(parts, _labels([Path(path) for path in paths]), batch)
+    return parts, _labels([Path(path) for path in paths])
 
 
 def _read_h5ad(path: Path) -> AnnData:
@@ -128,13 +134,14 @@ def _labels(paths: list[Path]) -> list[str]:
     >>> _labels([Path("a/x.h5ad"), Path("b/x.h5ad"), Path("c.csv.gz")])
     ['a/x', 'b/x', 'c']
     """
-    stems = [_stem(path) for path in paths]
+    stems = [stem(path) for path in paths]
     stems = [f"{path.absolute().parent.name}/{stem}" if stems.count(stem) > 1 else stem
              for path, stem in zip(paths, stems, strict=True)]  # fmt: skip
     return [f"{stem}-{stems[:i].count(stem) + 1}" if stems.count(stem) > 1 else stem for i, stem in enumerate(stems)]
 
 
-def _stem(path: Path) -> str:
+def stem(path: Path) -> str:
+    """The name of a file without the suffix that says what it holds."""
     suffix = next((suffix for suffix in READERS if path.name.lower().endswith(suffix)), "")
     return path.name[: len(path.name) - len(suffix)] or path.name
 

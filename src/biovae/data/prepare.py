@@ -19,7 +19,7 @@ from biovae.data.gate import OnBad, repeated, settle
 from biovae.data.loading import Part, absent, load
 from biovae.data.locate import Found, locate
 from biovae.errors import InputError, closest, first
-from biovae.schema import ModalitySchema, Schema
+from biovae.schema import CategoricalCovariate, ModalitySchema, Schema
 from biovae.source import Source
 
 Wanted = Mapping[str, Sequence[str] | np.ndarray]
@@ -96,6 +96,21 @@ def prepare(  # noqa: PLR0913 (the door of the wing: each of these is something 
     notices += [note for _, notes in learned for note in notes]
     observations = _observations(data, schema, parts, chosen, "error")
     return Prepared(schema, observations, _names(data, chosen), tuple(notices), tuple(f.place for f in found), chosen)
+
+
+def unlearned(prepared: Prepared, free: np.ndarray) -> list[str]:
+    """A sentence about every covariate with levels that none of the `free` observations, a mask, has."""
+    seen, start, said = prepared.observations.covariates[torch.from_numpy(free)].bool().any(0).numpy(), 0, []
+    for covariate in prepared.schema.covariates:
+        mine = seen[start : start + covariate.width]
+        start += covariate.width
+        if isinstance(covariate, CategoricalCovariate) and not mine.all():
+            levels = np.asarray(covariate.categories)[~mine]
+            said.append(
+                f"covariate {covariate.name!r}: {first(levels)} in the test set alone, so that no effect of it can be "
+                "learned; leave the covariate out to judge how a model does on levels that it has not seen."
+            )
+    return said
 
 
 def align(

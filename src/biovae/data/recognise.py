@@ -8,14 +8,15 @@ from biovae.schema import Support
 KINDS = {Support.BINARY: "binary", Support.COUNTS: "rna", Support.REALS: "continuous"}  # narrowest first
 
 
-def recognise(data: MuData) -> dict[str, str]:
+def recognise(data: MuData, layer: str | None = None) -> dict[str, str]:
     """The kind of every modality: "binary" for zeros and ones, "rna" for counts, "continuous" for other numbers.
 
-    Counts in `layers["counts"]` make a modality "rna" whatever its `X` holds.
+    Judged is the layer asked for where a modality has it, else `layers["counts"]`, else `X`.
     """
     kinds = {}
     for name, part in data.mod.items():
-        matrix = part.layers["counts"] if "counts" in part.layers else part.X
+        found = next((key for key in (layer, "counts") if key in part.layers), None)
+        matrix = part.X if found is None else part.layers[found]
         kinds[name] = next(
             kind for support, kind in KINDS.items() if support is Support.REALS or holds(matrix, support)
         )

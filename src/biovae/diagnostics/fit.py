@@ -46,7 +46,7 @@ def gain(elbo: Float[np.ndarray, "obs"], null: Float[np.ndarray, "obs"]) -> Line
     if value < BARELY * error:
         advice = "The gain is real but barely so: judge it on more held-out observations before reading the map."
         return Line("gain over the null", value, normal, State.LOOK, advice)
-    advice = "The latent space predicts unseen observations better than the averages do."
+    advice = "The latent space predicts observations better than the averages do."
     return Line("gain over the null", value, normal, State.OK, advice)
 
 
@@ -96,8 +96,9 @@ def convergence(
 
     Only evaluations under the final beta count. Look where the last tenth of their steps brought more than 5 % of their
     rise and 0.1 nats (still rising), where the end lies below the best by more than a quarter of the gain and 1 nat
-    (overfitting; the best weights are kept), where there are fewer than five, or where the run was stopped. Broken
-    where the bound never rose above the null of the same observations: then z learned nothing that holds for others.
+    (overfitting; the best weights are kept), where there are fewer than five, where nothing was held out, or where the
+    run was stopped. Broken where the bound never rose above the null of the same observations: then z learned nothing
+    that holds for others.
 
     Args:
         history: Columns `epoch`, `step`, `beta`, `validation_elbo`, `validation_kl`.
@@ -108,6 +109,12 @@ def convergence(
     name, normal = "convergence", "flat at the end"
     known = history.dropna(subset=["validation_elbo"])
     full = known[np.isclose(known["beta"], known["beta"].iloc[-1])] if len(known) else known
+    if len(history) and known.empty:
+        advice = (
+            "No observation was held out: when to stop, and this verdict, rest on those that the model learned from: "
+            "hold some out (validation, test)."
+        )
+        return Line(name, "nothing held out", normal, State.LOOK, advice)
     if stopped:
         advice = f"The run ended before its time ({stopped}): resume it, or judge what there is with care."
         return Line(name, stopped, normal, State.LOOK, advice)

@@ -4,12 +4,13 @@ Every kind of measurement is one `Modality` record made by a constructor (`bv.rn
 parts. Nothing above this floor knows counts, genes or cells.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 
+from biovae.errors import InputError
 from biovae.likelihoods import AnyLikelihood
-from biovae.modalities.views import AnyView
+from biovae.modalities.views import AnyView, CountsView, Standardised
 from biovae.nn import AnyBody
 from biovae.recipe import Recipe
 from biovae.schema import Support
@@ -46,6 +47,19 @@ class Modality(Recipe):
     encoder: AnyBody | None = None
     decoder: AnyBody | None = None
     allow_values: bool = False
+
+    @model_validator(mode="after")
+    def _check_view(self) -> Self:
+        counted = self.likelihood.support in (Support.COUNTS, Support.BINARY)
+        if isinstance(self.view, Standardised if counted else CountsView):
+            kind = self.likelihood.model_dump()["kind"]
+            advice = "bv.rna(), --modality rna" if counted else "bv.continuous(), --modality continuous"
+            wanted = "real numbers" if counted else "counts"
+            raise InputError(
+                f"expected a likelihood of {wanted} for {self.name!r}, found {kind!r}, which scores "
+                f"{self.likelihood.support}: take another likelihood, or another modality ({advice})."
+            )
+        return self
 
     @property
     def source(self) -> Source:

@@ -128,11 +128,17 @@ class Evidence:
 
     @cached_property
     def linear(self) -> Float[np.ndarray, "obs components"] | None:
-        """PCA's scores of the first modality's depth-normalised counts; None for values without depth."""
+        """PCA's scores of the first modality's depth-normalised counts, 0 (its mean) of what does not carry it.
+
+        None for values without depth.
+        """
         exposure, values = self.observations.exposure[0], plain(self.observations.x[0])
         if exposure is None or min(values.shape) < 2:
             return None
-        return pca(log_normalise(values, exposure[:, 0].numpy()), self.recipe.latent, self.seed).scores
+        carriers = np.zeros(len(self.observations), dtype=bool)
+        carriers[self.observations.carriers(0).numpy()] = True
+        base = pca(log_normalise(values, exposure[:, 0].numpy()), self.recipe.latent, self.seed, carriers)
+        return np.where(carriers[:, None], base.scores, 0)
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -202,7 +208,7 @@ def _informative(zero: Tensor, noise: Noise) -> Tensor:
 
 def calibrated_rows(evidence: Evidence, m: int) -> Int[Tensor, "rows"]:
     """The observations whose every feature is looked at: at most 1,000 that carry the modality, evenly spaced."""
-    rows = _carriers(evidence.observations, evidence.rows, m)
+    rows = evidence.observations.carriers(m, evidence.rows)
     if len(rows) <= CALIBRATED:
         return rows
     return rows[torch.linspace(0, len(rows) - 1, CALIBRATED).long()]
@@ -221,11 +227,6 @@ def _covered(low: Tensor, high: Tensor) -> Float[Tensor, "2 levels features"]:
         parts.append(torch.where(jump > 0, inside, ((high >= a) & (high <= b)).to(high)))
     each = torch.stack(parts)
     return torch.stack([each.sum(1), each.square().sum(1)])
-
-
-def _carriers(observations: Observations, rows: Tensor, m: int) -> Tensor:
-    present = observations.present[m]
-    return rows if present is None else rows[present[rows]]
 
 
 def _zeros(observations: Observations, rows: Tensor, m: int) -> Float[np.ndarray, "features"]:

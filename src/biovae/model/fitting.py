@@ -26,7 +26,7 @@ from biovae.noise import Noise
 from biovae.schema import Schema
 from biovae.training import devices, plan
 from biovae.training.checkpoints import Checkpoints
-from biovae.training.loop import EVALUATED, Progress, Trainer
+from biovae.training.loop import Progress, Trainer
 from biovae.training.progress import watch
 from biovae.training.stopping import INTERRUPT, TERMINATE, stop_requests
 from biovae.training.streamed import Streamed
@@ -49,6 +49,11 @@ class Options:
     progress: bool = True
     ensemble: int = 1
 
+    def __post_init__(self) -> None:
+        for name, value, least in (("seed", self.seed, 0), ("batch_size", self.batch_size, 1)):
+            if value is not None and value < least:
+                raise InputError(f"expected {name} of at least {least}, found {value}: give another.")
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -70,6 +75,7 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
     device = _reach(options.device)
     train, validation = (_rows(roles, role) for role in (Role.TRAIN, Role.VALIDATION))
     observations, net = prepared.observations, network(recipe, prepared.schema, options.seed, len(train))
+    _check_carried(prepared, train)
     net.start(observations, train, Noise(options.seed).at(BUILD))
     for modality, x in zip(recipe.modalities, observations.x, strict=True):
         LOGGER.debug("%s: %s", modality.name, _path(x))
@@ -79,7 +85,7 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
     net = net.eval().to("cpu")
     null = NullModel(recipe.modalities, net, options.seed).fit(observations, train)
     p = trainer.progress
-    history = pd.DataFrame([vars(row) for row in p.history])
+    history = pd.DataFrame([vars(row) for row in p.history]).apply(pd.to_numeric)
     record = {
         "seed": options.seed,
         "epochs": p.epoch,
@@ -92,9 +98,9 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
         "final_beta": p.history[-1].beta if p.history else recipe.beta,
         "events": list(p.events),
         "interrupted": any(event.startswith("interrupted") for event in p.events),
-        "validation_null": _validation_null(null, observations, validation),
+        "validation_null": float(null.score(observations, trainer.steering.cpu()).mean()) if len(validation) else None,
         "train_observations": len(train),
-        "exposure": [_log_moments(e, train) for e in observations.exposure],
+        "exposure": [_log_moments(observations, m, train) for m in range(len(observations.x))],
     }
     return Fitted(net, null, prepared.schema, history, record)
 
@@ -132,6 +138,15 @@ def _trainer(
     )
 
 
+def _check_carried(prepared: Prepared, train: torch.Tensor) -> None:
+    for m, modality in enumerate(prepared.schema.modalities):
+        if not len(prepared.observations.carriers(m, train)):
+            raise InputError(
+                f"expected observations that carry {modality.name!r} to train on, found none among {len(train)}: hold "
+                "out fewer, or leave the modality out."
+            )
+
+
 def _reach(device: str) -> torch.device:
     """Put a number on the device, before hours are planned around it."""
     try:
@@ -152,16 +167,12 @@ def _path(x: SparseMatrix | torch.Tensor) -> str:
     return f"{share:.1%} of the values are not 0, and the first layer reads them {way}"
 
 
-def _validation_null(null: NullModel, observations: Observations, rows: torch.Tensor) -> float | None:
-    """The null's mean log-probability of the rows that steered training: what their bound had to beat."""
-    return float(null.score(observations, rows[:EVALUATED]).mean()) if len(rows) else None
-
-
-def _log_moments(exposure: torch.Tensor | None, rows: torch.Tensor) -> list[float] | None:
-    """Mean and standard deviation of the log exposure in the training set, for new observations."""
+def _log_moments(observations: Observations, m: int, rows: torch.Tensor) -> list[float] | None:
+    """Mean and standard deviation of the log exposure of a modality in the training set, for new observations."""
+    exposure = observations.exposure[m]
     if exposure is None:
         return None
-    logs = exposure[rows].log()
+    logs = exposure[observations.carriers(m, rows)].log()
     return [float(logs.mean()), float(logs.std(correction=0))]
 
 

@@ -1,6 +1,7 @@
 """The verdict: every line of the diagnosis, from the evidence."""
 
 import numpy as np
+import torch
 
 from biovae import diagnostics as d
 from biovae.analysis import Explained
@@ -58,8 +59,10 @@ def _leaks(e: Evidence) -> list[d.Line]:
     lines = []
     exposure = e.observations.exposure[0]
     if exposure is not None:
-        linear = None if e.linear is None else e.linear[rows]
-        lines.append(d.library(z[rows], exposure[rows, 0].log().numpy(), e.clusters[rows], e.seed, linear))
+        with_depth = e.observations.carriers(0, torch.from_numpy(rows)).numpy()
+        linear = None if e.linear is None else e.linear[with_depth]
+        depth = exposure[with_depth, 0].log().numpy()
+        lines.append(d.library(z[with_depth], depth, e.clusters[with_depth], e.seed, linear))
     start = 0
     for covariate in e.fitted.schema.covariates:
         columns = e.observations.covariates[:, start : start + covariate.width].numpy()[rows]

@@ -54,10 +54,9 @@ class NullModel(nn.Module):
 
     def fit(self, observations: Observations, rows: Int[Tensor, "rows"]) -> "NullModel":
         """Maximise the likelihood of the training rows, starting at their mean frequencies."""
-        few = rows[self.noise.permutation(len(rows))[:10_000].to(rows.device)]
+        order = rows[self.noise.permutation(len(rows)).to(rows.device)]
         for i, likelihood in enumerate(self.parts):
-            present = observations.present[i]
-            start = observations.batch(few if present is None else few[present[few]])
+            start = observations.batch(observations.carriers(i, order)[:10_000])
             likelihood.start(start.x[i], self._context(start, i))
         parameters = [w for w in self.parameters() if w.numel()]
         optimiser = AdamW([Group(parameters, decay=0.0)], betas=(0.9, 0.95))

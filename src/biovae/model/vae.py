@@ -20,7 +20,7 @@ from jaxtyping import Float
 from mudata import MuData
 from pydantic import PrivateAttr
 
-from biovae.data import Prepared, align, column, flags, prepare, select_features, split
+from biovae.data import Prepared, align, column, flags, numeric, prepare, select_features, split, unlearned
 from biovae.diagnostics import Verdict
 from biovae.errors import InputError, closest
 from biovae.modalities.modality import Modality
@@ -126,6 +126,8 @@ class VAE(Architecture):
         names = [c.name for c in self.covariates]
         chosen, said = self._features(data, held_out)
         prepared = prepare(data, sources, covariates=names, features=chosen, latent=self.latent)
+        if held_out is not None:
+            said += unlearned(prepared, ~np.asarray(held_out, bool))
         return replace(prepared, notices=(*said, *prepared.notices))
 
     def _features(self, data: Data, held_out: np.ndarray | None) -> tuple[dict[str, Sequence[str]], list[str]]:
@@ -144,7 +146,7 @@ class VAE(Architecture):
 
     def _batches(self, data: Data) -> str | None:
         """The first covariate whose values are categories: features are ranked within each of its levels."""
-        names = (c.name for c in self.covariates if not pd.api.types.is_float_dtype(column(data, c.name)))
+        names = (c.name for c in self.covariates if not numeric(column(data, c.name)))
         return next(names, None)
 
     def roles(

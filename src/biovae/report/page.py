@@ -93,7 +93,9 @@ def tiles(report: Report) -> list[Tile]:
     if report.embedding is not None:
         observations, latent = np.shape(report.embedding)
         shown += [Tile("observations", number(observations)), Tile("latent dimensions", number(latent))]
-    bound, null = report.metrics.get("validation_elbo"), report.null_elbo
+    # The null is that of the observations that judge: the test set, where there is one.
+    bounds = (report.metrics.get(name) for name in ("test_elbo", "validation_elbo"))
+    bound, null = next((b for b in bounds if b is not None), None), report.null_elbo
     if bound is not None and null is not None:
         shown.append(Tile("gain over the null", f"{bound - null:+,.1f}", "nats per obs."))
     elif bound is not None:

@@ -9,7 +9,7 @@ import torch
 
 from biovae.analysis import compare, deviance_explained, log_normalise, pca, prototype, variance_explained
 from biovae.analysis.models.comparison import Comparison
-from biovae.batch import SparseMatrix, plain
+from biovae.batch import SparseMatrix
 from biovae.data import Role
 from biovae.diagnostics import Verdict
 from biovae.diagnostics import pit as randomised_pit
@@ -18,38 +18,38 @@ from biovae.model.generate import At, decode
 from biovae.model.inference import ELEMENTS, minibatches
 from biovae.report import Report
 from biovae.run.findings import marking
-from biovae.tools.prototype import group_means
-
-PER = 1e4  # prototypes are shown as counts per 10,000
+from biovae.tools.prototype import PER, averages
 
 
 def versus_pca(evidence: Evidence, roles: np.ndarray, labels: pd.Series | None = None) -> Comparison:
-    """PCA of the same training observations and dimension, beside the model, on held-out ones."""
-    observations, z = evidence.observations, evidence.moments.mean
-    train = roles == Role.TRAIN
-    x = observations.x[0]
-    means = _means(evidence)
-    split = (train, evidence.here)
-    if isinstance(x, SparseMatrix):
-        counts = x.scipy()
-        exposure = observations.exposure[0]
-        size = np.asarray(counts.sum(1)) if exposure is None else exposure[:, 0].numpy()
-        base = pca(log_normalise(counts, size), z.shape[1], evidence.seed, train)
-        explained = deviance_explained(counts, size, split, means, base)
+    """PCA of the same training observations and dimension, beside the model, on held-out ones.
+
+    Of the first modality, and of the observations that carry it.
+    """
+    observations = evidence.observations
+    (x, carriers), scored = observations.measured(0), observations.carriers(0, evidence.rows)
+    z, train = evidence.moments.mean[carriers], (roles == Role.TRAIN)[carriers]
+    means = _means(evidence, scored)
+    split = (train, np.searchsorted(carriers, scored.numpy()))
+    if isinstance(x, np.ndarray):
+        base = pca(x, z.shape[1], evidence.seed, train)
+        explained = variance_explained(x, split, means, base)
     else:
-        table = x.numpy()
-        base = pca(table, z.shape[1], evidence.seed, train)
-        explained = variance_explained(table, split, means, base)
+        exposure = observations.exposure[0]
+        size = np.asarray(x.sum(1)) if exposure is None else exposure[carriers, 0].numpy()
+        base = pca(log_normalise(x, size), z.shape[1], evidence.seed, train)
+        explained = deviance_explained(x, size, split, means, base)
+    labels = None if labels is None else labels.iloc[carriers]
     if labels is None or labels.isna().any() or not 1 < labels.nunique() < len(labels):
         return compare(z, base, explained, None, evidence.seed)
     return compare(z, base, explained, labels.astype(str).to_numpy(), evidence.seed)
 
 
-def _means(evidence: Evidence) -> Iterator[np.ndarray]:
-    """The model's expected values of the scored rows, in blocks."""
+def _means(evidence: Evidence, rows: torch.Tensor) -> Iterator[np.ndarray]:
+    """The model's expected values of some rows, in blocks."""
     network, size = evidence.fitted.network, max(1, ELEMENTS // evidence.observations.x[0].shape[1])
     with torch.no_grad():
-        for batch in minibatches(evidence.observations, evidence.rows, min(512, size)):
+        for batch in minibatches(evidence.observations, rows, min(512, size)):
             yield network.decode(network.encode(batch).z.mean, batch, 0).mean.numpy()
 
 
@@ -59,11 +59,7 @@ def typical(evidence: Evidence, names: pd.Series) -> Any:
     counts = isinstance(observations.x[0], SparseMatrix)
     at: At = (0, PER if counts else None, "average")
     centre = decode(fitted.network, fitted.schema, torch.zeros(1, evidence.recipe.latent), at)[0]
-    x = plain(observations.x[0])
-    exposure = observations.exposure[0]
-    scale = PER / exposure[:, 0].numpy() if exposure is not None else np.ones(len(observations))
-    types = group_means(x, names.fillna("missing").astype(str).to_numpy(), scale)
-    overall = np.asarray(scale @ x).ravel() / len(observations)
+    overall, types = averages(observations, 0, names.fillna("missing").astype(str).to_numpy())
     return prototype(centre, overall, list(fitted.schema.modalities[0].features), evidence.moments.mean, types)
 
 

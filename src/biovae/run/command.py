@@ -1,5 +1,6 @@
 """From the words of the command line to recipes and files."""
 
+import json
 import tomllib
 from collections.abc import Callable, Sequence
 from inspect import signature
@@ -12,24 +13,25 @@ from anndata import AnnData
 from mudata import MuData
 from pydantic import ValidationError
 
-from biovae.data import quiet, read, read_many, recognise
+from biovae.data import Role, join, quiet, read, read_many, read_parts, recognise, stem
 from biovae.diagnostics import Verdict
 from biovae.errors import InputError, closest
 from biovae.modalities import Modality, binary, continuous, rna
 from biovae.model import VAE, load
 from biovae.model.fitting import Options
 from biovae.run.findings import OWN
-from biovae.run.folder import Request, Say, fit_run, judge_run
+from biovae.run.folder import Request, Say, fit_run, judged, writable, write_page
 from biovae.run.metrics import sha256
+from biovae.schema import CategoricalCovariate
 from biovae.tools.pp import check
 from biovae.training.plan import Epochs
 
+BATCH, FILE = "batch", "file"  # covariates that tell files apart
 KINDS: dict[str, Callable[..., Modality]] = {"rna": rna, "continuous": continuous, "binary": binary}
 
 
-def fit_from_options(given: dict[str, Any], config: Path | None, explicit: set[str], command: str, say: Say) -> Verdict:
-    """Run `biovae fit`: what was typed wins over the configuration file, which wins over the defaults."""
-    o = _configured(given, config, explicit)
+def fit_from_options(o: dict[str, Any], command: str, say: Say) -> Verdict:
+    """Run `biovae fit`."""
     data, vae, notices = described(o)
     options = Options(
         epochs=epochs_of(o["epochs"]),
@@ -58,10 +60,16 @@ def fit_from_options(given: dict[str, Any], config: Path | None, explicit: set[s
 
 def described(o: dict[str, Any]) -> tuple[AnnData | MuData, VAE, list[str]]:
     """The data and the model that the options describe, and what there is to say about joining files."""
-    data, notices = open_data(o["data"], o["batch"], transpose=o["transpose"])
+    batch = o["batch"] or BATCH
+    data, notices = open_data(o["data"], batch, transpose=o["transpose"])
     covariates = words(o["covariates"])
-    if len(o["data"]) > 1 and o["batch"] not in covariates:
-        covariates.append(o["batch"])
+    if len(o["data"]) > 1:
+        covariates = [batch, *(name for name in covariates if name != batch)]  # first: see `_opened`
+    elif o["batch"] is not None:
+        raise InputError(
+            f"expected several files for --batch, which names the covariate that tells them apart, found one: for a "
+            f"column of obs give --covariates {batch}."
+        )
     return data, build(o, data, covariates), notices
 
 
@@ -87,15 +95,16 @@ def build(o: dict[str, Any], data: AnnData | MuData, covariates: Sequence[str]) 
 
 
 def _modalities(o: dict[str, Any], data: AnnData | MuData) -> list[Modality]:
-    words = o["modality"] or []
+    words = [o["modality"]] if isinstance(o["modality"], str) else o["modality"] or []
     if isinstance(data, AnnData):
         return [_modality(_kind(words), o)]
     asked = dict(_pair(text) for text in words)
     unknown = [name for name in asked if name not in data.mod]
     if unknown:
         raise InputError(f"expected a modality of the file, found {unknown[0]!r}: {closest(unknown[0], data.mod)}")
-    kinds = recognise(data) | asked
-    if "rna" not in kinds.values() and (given := _given(o)):
+    kinds = recognise(data, o["layer"]) | asked
+    given = _given(o) | {n: o[n] for n in ("layer", "features") if o[n] not in (None, "all")}
+    if "rna" not in kinds.values() and given:
         raise InputError(
             f"expected a modality of counts for {_option(given)}, found {', '.join(kinds.values())}: leave it out, or "
             "name one by --modality NAME=rna."
@@ -155,7 +164,7 @@ def open_data(paths: Sequence[Path], batch: str, *, transpose: bool) -> tuple[An
     """One file, or several joined as batches, and what there is to say about that."""
     if len(paths) == 1:
         return read(paths[0], transpose=transpose), []
-    return read_many(paths, batch)
+    return read_many(paths, batch, transpose=transpose)
 
 
 def open_model(path: Path) -> VAE:
@@ -163,9 +172,20 @@ def open_model(path: Path) -> VAE:
     return load(path / "model" if (path / "model").is_dir() else path)
 
 
-def _batches(vae: VAE) -> str:
-    """The covariate that tells the files apart where several are given."""
-    return vae.covariates[0].name if vae.covariates else "batch"
+def _opened(vae: VAE, paths: Sequence[Path], *, transpose: bool = False) -> AnnData | MuData:
+    """Files for a model, each observation with the name of its file where the model asks for it and obs does not say.
+
+    Where several files were joined to fit a model, its first covariate tells them apart: see `described`.
+    """
+    batch = next((c.name for c in vae.schema.covariates[:1] if isinstance(c, CategoricalCovariate)), None)
+    if len(paths) > 1:
+        parts, labels = read_parts(paths, transpose=transpose)
+        told = all(batch in part.obs for part in parts)
+        return join(parts, labels, FILE if batch is None or told else batch)[0]
+    data = read(paths[0], transpose=transpose)
+    if batch is not None and isinstance(data, AnnData) and batch not in data.obs:
+        data.obs[batch] = stem(paths[0])
+    return data
 
 
 def data_of(vae: VAE, run: Path, paths: Sequence[Path] | None = None) -> AnnData | MuData:
@@ -175,7 +195,7 @@ def data_of(vae: VAE, run: Path, paths: Sequence[Path] | None = None) -> AnnData
         InputError: No file is given, and the run has not kept all that the model sees.
     """
     if paths:
-        return open_data(paths, _batches(vae), transpose=False)[0]
+        return _opened(vae, paths)
     kept, source = run / "embedded.h5ad", vae.modalities[0].source
     if not kept.exists() or len(vae.modalities) > 1 or source.mod is not None:
         found = "those of one modality alone" if kept.exists() else "none"
@@ -189,48 +209,64 @@ def data_of(vae: VAE, run: Path, paths: Sequence[Path] | None = None) -> AnnData
 def embed_file(run: Path, paths: Sequence[Path], out: Path, how: dict[str, Any]) -> None:
     """Run `biovae embed`."""
     vae = open_model(run)
-    data, _ = open_data(paths, _batches(vae), transpose=how["transpose"])
+    check_parent(out)
+    data = _opened(vae, paths, transpose=how["transpose"])
     z = vae.embed(data, missing=how["missing"], unseen=how["unseen"])
     data.obsm["X_vae"] = z
     with quiet():
         if isinstance(data, MuData):
             data = AnnData(np.zeros((data.n_obs, 0), np.float32), obs=data.obs.copy(), obsm={"X_vae": z})
+        data.obs = writable(data.obs)
         data.write_h5ad(out)
 
 
 def check_file(paths: Sequence[Path], how: dict[str, Any]) -> list[str]:
     """Run `biovae check`: the sentences of the data gate."""
-    data, notices = open_data(paths, "batch", transpose=how["transpose"])
+    data, notices = open_data(paths, how["batch"] or BATCH, transpose=how["transpose"])
     found = check(data, *_modalities({"features": "all", "size_factor": None, "likelihood": None} | how, data))
     return [*notices, *found, "nothing stands in the way of a fit"]
 
 
 def report_again(run: Path, data: Path | None, say: Say, root: Sequence[str] = ()) -> Path:
-    """Run `biovae report`: the model judged once more, on the run's own embedded data or on a file."""
+    """Run `biovae report`: the model judged once more, on the run's own observations or on others; one page is written.
+
+    Observations that the run trained on keep their roles; all others it has never seen.
+    """
     vae = open_model(run)
     adata = data_of(vae, run, None if data is None else [data])
     adata.obs = adata.obs.drop(columns=OWN, errors="ignore")  # found again below
     prepared = vae.observe(adata)
-    split = run / "split.csv"
-    roles = np.full(len(prepared.obs_names), "validation", dtype=object)
-    if data is None and split.exists():
-        roles = pd.read_csv(split)["role"].to_numpy(dtype=object)
-    sha = "" if data is None else sha256(data)
+    roles, own = _roles(run, prepared.obs_names)
     request = Request(
         data=adata,
         vae=vae,
         out=run,
         options=Options(),
         title=(data or run / "embedded.h5ad").name,
-        command=f"biovae report {run}",
-        data_sha256=sha,
+        command=f"biovae report {run}" if data is None else f"biovae report {run} {data}",
+        data_sha256="" if data is None else sha256(data),
         root=tuple(root),
     )
-    judge_run(request, prepared, roles, say)
-    return run / "report.html"
+    found = judged(request, prepared, roles, say)
+    if own and (run / "metrics.json").exists():
+        found.about["metrics"] |= json.loads((run / "metrics.json").read_text())  # those of the fit
+    page = run / ("report.html" if own or data is None else f"report-{data.name.split('.')[0]}.html")
+    write_page(found, page)
+    return page
 
 
-def _configured(given: dict[str, Any], config: Path | None, explicit: set[str]) -> dict[str, Any]:
+def _roles(run: Path, names: np.ndarray) -> tuple[np.ndarray, bool]:
+    """What the run used each observation for, by name, and whether they are the run's own, one by one."""
+    split = run / "split.csv"
+    then = pd.read_csv(split, dtype=str, keep_default_na=False) if split.exists() else pd.DataFrame()
+    if len(then) == len(names) and (then["observation"].to_numpy() == names.astype(str)).all():
+        return then["role"].to_numpy(dtype=object), True
+    known = then.drop_duplicates("observation").set_index("observation")["role"] if len(then) else pd.Series(dtype=str)
+    return known.reindex(names.astype(str)).fillna(Role.TEST.value).to_numpy(dtype=object), False
+
+
+def configured(given: dict[str, Any], config: Path | None, explicit: set[str]) -> dict[str, Any]:
+    """The options of fit: what was typed wins over the configuration file, which wins over the defaults."""
     if config is None:
         return given
     try:
@@ -251,6 +287,12 @@ def _configured(given: dict[str, Any], config: Path | None, explicit: set[str]) 
 def words(text: str) -> list[str]:
     """What stands between commas."""
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def check_parent(out: Path) -> None:
+    """Refuse a file in a folder that is not there, before hours of work are lost on it."""
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"expected a folder for {out.name}, found no {out.absolute().parent}: make it first.")
 
 
 def epochs_of(text: str) -> Epochs:

@@ -27,10 +27,11 @@ from biovae.model.fitting import Options
 from biovae.model.judge import verdict as judge
 from biovae.report import write as write_report
 from biovae.run.collect import report, versus_pca
-from biovae.run.findings import OWN, findings, marking
+from biovae.run.findings import LEVELS, OWN, findings, marking
 from biovae.run.metrics import agreement, metrics
 from biovae.run.working import working
 from biovae.tools.stability import compared
+from biovae.training.checkpoints import Checkpoints
 
 Say = Callable[[str], None]
 KNOWN = frozenset(("checkpoints", "metrics.json", "model", "report.html", "split.csv", "history.csv"))
@@ -64,16 +65,28 @@ def fit_run(request: Request, say: Say) -> Verdict:
     claim(out, resume=request.options.resume)
     vae.fit_prepared(prepared, roles, request.options)
     say(_summary(vae))
-    verdict = judge_run(request, prepared, roles, say)
+    found = judged(request, prepared, roles, say)
+    write_run(found, vae, out)
     if old := answered(out):
         say(f"{', '.join(old)}: answers of an earlier fit, left as they are; ask again")
-    return verdict
+    return found.verdict
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model and what was found about it: all that a folder and its page are made of."""
+
+    evidence: Evidence
+    verdict: Verdict
+    roles: np.ndarray
+    obs: pd.DataFrame
+    about: dict[str, Any]  # see `collect.report`
 
 
 @working("judging the model")
-def judge_run(request: Request, prepared: Prepared, roles: np.ndarray, say: Say) -> Verdict:
-    """Judge a fitted model on the observations it has not learned from, and write everything."""
-    vae, out = request.vae, request.out
+def judged(request: Request, prepared: Prepared, roles: np.ndarray, say: Say) -> Judged:
+    """Judge a fitted model on the observations it has not learned from."""
+    vae = request.vae
     evidence = Evidence(vae, vae.fitted, prepared, held_out(roles), vae.fitted.record["seed"])
     obs = request.data.obs.loc[prepared.obs_names] if request.data.obs_names.is_unique else request.data.obs
     comparison = _compare(evidence, roles, obs, say)
@@ -93,16 +106,28 @@ def judge_run(request: Request, prepared: Prepared, roles: np.ndarray, say: Say)
         "findings": found,
         "stability": others,
     }
+    return Judged(evidence, verdict, roles, obs, about)
+
+
+def write_run(found: Judged, vae: VAE, out: Path) -> None:
+    """Write the folder; what a program reads comes before what a person looks at."""
+    evidence, about = found.evidence, found.about
+    names = evidence.prepared.obs_names
     vae.save(out / "model", overwrite=True)
     np.save(out / "embedding.npy", evidence.moments.mean)
-    (out / "obs_names.txt").write_text("\n".join(map(str, prepared.obs_names)) + "\n")
-    pd.DataFrame({"observation": prepared.obs_names, "role": roles}).to_csv(out / "split.csv", index=False)
+    (out / "obs_names.txt").write_text("\n".join(map(str, names)) + "\n")
+    pd.DataFrame({"observation": names, "role": found.roles}).to_csv(out / "split.csv", index=False)
     vae.history.to_csv(out / "history.csv", index=False)
+    (out / "metrics.json").write_text(json.dumps(about["metrics"], indent=2, allow_nan=False) + "\n")
     with quiet():
-        embedded(evidence, obs, found.markers, others).write_h5ad(out / "embedded.h5ad", compression="gzip")
-    write_report(report(evidence, verdict, roles, obs, about), out / "report.html")
-    (out / "metrics.json").write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
-    return verdict
+        adata = embedded(evidence, found.obs, about["findings"].markers, about["stability"])
+        adata.write_h5ad(out / "embedded.h5ad", compression="gzip")
+    write_page(found, out / "report.html")
+
+
+def write_page(found: Judged, path: Path) -> None:
+    """Write the report."""
+    write_report(report(found.evidence, found.verdict, found.roles, found.obs, found.about), path)
 
 
 def held_out(roles: np.ndarray) -> np.ndarray:
@@ -117,9 +142,11 @@ def claim(out: Path, *, resume: bool) -> None:
     """Make the folder, or take over the folder of an earlier run; anything else is left alone."""
     check_free(out, KNOWN)
     out.mkdir(parents=True, exist_ok=True)
-    if not resume and (out / "checkpoints").exists():
-        for step in [*(out / "checkpoints").rglob("step-*")]:
-            shutil.rmtree(step, ignore_errors=True)
+    if not resume:
+        for folder in [*{step.parent for step in (out / "checkpoints").rglob("step-*")}]:
+            with Checkpoints(folder).lock():  # another process may be at work on them
+                for step in folder.glob("step-*"):
+                    shutil.rmtree(step, ignore_errors=True)
 
 
 def answered(out: Path) -> list[str]:
@@ -150,8 +177,7 @@ def embedded(
     names = list(evidence.fitted.schema.modalities[0].features)
     matrix = plain(x)
     matrix = scipy.sparse.csr_matrix(matrix) if scipy.sparse.issparse(matrix) else matrix
-    table = obs.copy()
-    table.index = table.index.astype(str)
+    table = writable(obs)
     table[OWN] = pd.Categorical(evidence.clusters)
     if others is not None:
         table["vae_cluster_stable"] = others.groups["stable"].reindex(evidence.clusters, fill_value=False).to_numpy()
@@ -163,13 +189,29 @@ def embedded(
     return adata
 
 
+def writable(obs: pd.DataFrame) -> pd.DataFrame:
+    """The same columns as a file can hold them: where values of several types meet, as text."""
+    table = obs.copy()
+    table.index = table.index.astype(str)
+    for name in table.select_dtypes(object):
+        known = table[name].notna()
+        if table.loc[known, name].map(type).nunique() > 1:
+            table[name] = table[name].astype(str).where(known)
+    return table
+
+
 def _compare(evidence: Evidence, roles: np.ndarray, obs: pd.DataFrame, say: Say) -> Any:
-    labels = next((obs[c] for c in obs if obs[c].dtype.name in ("category", "object", "string")), None)
+    covariates = [c.name for c in evidence.recipe.covariates]
+    labels = next((obs[name] for name in obs if name not in covariates and _names_groups(obs[name])), None)
     try:
         return versus_pca(evidence, roles, labels)
     except InputError as error:  # too few observations for a PCA: the run itself is fine
         say(f"no comparison with PCA: {error}")
         return None
+
+
+def _names_groups(values: pd.Series) -> bool:
+    return values.dtype.name in ("category", "object", "string") and 1 < values.nunique() <= LEVELS
 
 
 def _sizes(prepared: Prepared, roles: np.ndarray) -> str:
@@ -180,10 +222,10 @@ def _sizes(prepared: Prepared, roles: np.ndarray) -> str:
 
 def _summary(vae: VAE) -> str:
     record, history = vae.fitted.record, vae.history
-    bound = history["validation_elbo"].max() if len(history) else float("nan")
+    bound = history["validation_elbo"].dropna().max() if len(history) else float("nan")
+    found = "nothing was held out" if np.isnan(bound) else f"validation bound {bound:.1f} nats per observation"
     return (
-        f"fitted in {record['seconds']:.1f} s: {record['epochs']} epochs, validation bound {bound:.1f} nats per "
-        f"observation, final beta {record['final_beta']:g}"
+        f"fitted in {record['seconds']:.1f} s: {record['epochs']} epochs, {found}, final beta {record['final_beta']:g}"
     )
 
 

@@ -62,7 +62,7 @@ def metrics(evidence: Evidence, roles: np.ndarray, verdict: str, data_sha256: st
         "seconds_to_best": float(best["seconds"].iloc[0]) if len(best) else record["seconds"],
         "epochs": record["epochs"],
         "observations_per_second": record["train_observations"] * record["epochs"] / max(record["seconds"], 1e-9),
-        "validation_elbo": float(best["validation_elbo"].iloc[0]) if len(best) else None,
+        "validation_elbo": float(known.iloc[0]) if len(known := best["validation_elbo"].dropna()) else None,
         **scored,
         "iwae_samples": IWAE_SAMPLES,
         "null_elbo": float(evidence.null.mean()),

@@ -10,7 +10,6 @@ from mudata import MuData
 
 from biovae.analysis import associate, differences, effects, enrich, ladder, traverse
 from biovae.analysis.axes.dimensions import Dimensions, summary
-from biovae.batch import plain
 from biovae.data import Prepared, column
 from biovae.diagnostics.collapse import active
 from biovae.errors import InputError
@@ -102,14 +101,14 @@ UNITS = {
 
 def _weight(prepared: Prepared, m: int, support: Support) -> np.ndarray:
     """The root of the information that one unit of effect carries: what makes features comparable."""
-    x, exposure = plain(prepared.observations.x[m]), prepared.observations.exposure[m]
+    (x, carriers), exposure = prepared.observations.measured(m), prepared.observations.exposure[m]
     mean = np.asarray(x.mean(0), dtype=np.float64).ravel()
     if support is Support.REALS:
         spread = np.asarray(x).std(0)
         return np.divide(1, spread, out=np.zeros_like(mean), where=spread > 0)
     if support is Support.BINARY:
         return np.sqrt(mean * (1 - mean))
-    depth = 1.0 if exposure is None else float(exposure.mean())
+    depth = 1.0 if exposure is None else float(exposure[carriers].mean())
     return np.sqrt(mean / depth * PER)
 
 

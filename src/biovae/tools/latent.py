@@ -1,7 +1,7 @@
 """What several tools need of a model and data: posteriors as a density, decoding, and the way there and back."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -22,7 +22,7 @@ from biovae.model.replicate import alike
 from biovae.network import Network
 from biovae.noise import Noise
 from biovae.schema import Support
-from biovae.tools.labels import complete
+from biovae.tools.labels import carried, complete
 
 Data: TypeAlias = AnnData | MuData
 PER = 1e4  # counts are decoded per 10,000
@@ -134,14 +134,21 @@ def counts_of(given: Latent, modality: str | None) -> scipy.sparse.csr_array:
             f"expected a modality of counts, found {support_of(given.vae, modality)} in "
             f"{given.vae.modalities[m].name!r}: plausibility compares counts; name another with modality=."
         )
+    carried(given.observations, m)
     return x.scipy()
 
 
 def linear(
     observations: Observations, components: int, train: Bool[np.ndarray, "obs"] | None = None, seed: int = 0
 ) -> PCA:
-    """Principal components of the first modality of some observations, and the scores of all; counts log-normalised."""
+    """Principal components of the first modality of some observations, and the scores of all; counts log-normalised.
+
+    An observation that does not carry the modality has no part in them, and stands at their mean.
+    """
     x, exposure = plain(observations.x[0]), observations.exposure[0]
     if exposure is not None:
         x = log_normalise(x, exposure[:, 0].numpy())
-    return pca(x, components, seed, train)
+    fitted = np.zeros(len(observations), dtype=bool)
+    fitted[observations.carriers(0).numpy()] = True
+    base = pca(x, components, seed, fitted if train is None else fitted & train)
+    return replace(base, scores=np.where(fitted[:, None], base.scores, 0))

@@ -13,7 +13,7 @@ from mudata import MuData
 from biovae.analysis import Curve, Metric, central, distances, geodesic, straight, switches
 from biovae.errors import InputError, closest
 from biovae.model import VAE
-from biovae.model.generate import pull
+from biovae.model.generate import At, pull
 from biovae.schema import Support
 from biovae.tools.latent import PER, Latent, decoder, latent, regions, support_of
 
@@ -116,7 +116,8 @@ def path_lengths(
 
 def _metric(given: Latent, modality: str | None) -> Metric:
     """A unit of length is a standard deviation, as far as the support of the values tells it."""
-    vae, at = given.vae, (given.vae.index(modality), PER, "average")
+    vae = given.vae
+    at: At = (vae.index(modality), PER, "average")
     unit = UNIT.get(support_of(vae, modality), lambda mean: mean)
 
     def f(z: np.ndarray) -> np.ndarray:

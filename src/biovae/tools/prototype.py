@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from jaxtyping import Float
 from mudata import MuData
 
 from biovae.analysis import Prototype
 from biovae.analysis import prototype as compare
-from biovae.batch import plain
+from biovae.batch import Observations
 from biovae.model import VAE
 from biovae.tools.labels import complete
 
@@ -30,20 +31,21 @@ def prototype(vae: VAE, data: AnnData | MuData, *, groups: str | None = None, mo
         InputError: A group column has missing values, or there is none of that name.
     """
     m = vae.index(modality)
-    observations = vae.observe(data).observations
-    x = plain(observations.x[m])
-    exposure = observations.exposure[m]
-    scale = np.ones(len(observations)) if exposure is None else PER / exposure[:, 0].numpy()
-    types = None
-    if groups is not None:
-        types = group_means(x, complete(data, groups).astype(str).to_numpy(), scale)
+    named = None if groups is None else complete(data, groups).astype(str).to_numpy()
+    mean, types = averages(vae.observe(data).observations, m, named)
     centre = vae.decode(np.zeros((1, vae.latent)), modality=modality, library=PER)[0]
-    mean = np.asarray(scale @ x).ravel() / len(scale)
     return compare(centre, mean, list(vae.features(modality)), vae.embed(data), types)
 
 
-def group_means(x: np.ndarray, groups: np.ndarray, scale: np.ndarray) -> pd.DataFrame:
-    """Mean of scale * x in each group, a row per group."""
-    levels, member = np.unique(groups, return_inverse=True)
+def averages(
+    observations: Observations, m: int, groups: np.ndarray | None = None
+) -> tuple[Float[np.ndarray, "features"], pd.DataFrame | None]:
+    """Mean of a modality, counts per 10,000, among the observations that carry it, and in each group, a row each."""
+    (x, rows), exposure = observations.measured(m), observations.exposure[m]
+    scale = np.ones(len(rows)) if exposure is None else PER / exposure[rows, 0].numpy()
+    mean = np.asarray(scale @ x).ravel() / max(len(rows), 1)
+    if groups is None:
+        return mean, None
+    levels, member = np.unique(groups[rows], return_inverse=True)
     weight = (member[None, :] == np.arange(len(levels))[:, None]) * scale
-    return pd.DataFrame(np.asarray(weight @ x) / np.bincount(member)[:, None], index=levels)
+    return mean, pd.DataFrame(np.asarray(weight @ x) / np.bincount(member)[:, None], index=levels)

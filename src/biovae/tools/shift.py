@@ -15,7 +15,7 @@ from biovae.analysis.space.density import tail
 from biovae.batch import Observations, plain
 from biovae.errors import InputError
 from biovae.model import VAE
-from biovae.model.inference import everything, minibatches, rows_at_once
+from biovae.model.inference import minibatches, rows_at_once
 from biovae.model.replicate import blocks
 from biovae.schema import Support
 from biovae.tools.doublets import Looked, Way, look
@@ -119,9 +119,8 @@ def _neighbours(old: np.ndarray, new: np.ndarray, seed: int) -> tuple[np.ndarray
 @torch.no_grad()
 def _residuals(way: Way, observations: Observations) -> Residuals:
     """What was counted and what was expected at each observation's own z and depth, in a stream."""
-    network, m, rows = way.vae.network.eval(), way.m, everything(observations)
-    present = observations.present[m]
-    rows = rows if present is None else rows[present]
+    network, m = way.vae.network.eval(), way.m
+    rows = observations.carriers(m)
     x, sums = plain(observations.x[m]), Residuals(observations.x[m].shape[1])
     size = rows_at_once(network, observations)
     parts = zip(rows.split(size), minibatches(observations, rows, size), strict=True)

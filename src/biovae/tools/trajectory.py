@@ -20,7 +20,7 @@ from biovae.model import VAE
 from biovae.model.generate import positions
 from biovae.model.inference import everything, posterior_draws, posterior_moments
 from biovae.noise import Noise
-from biovae.tools.labels import complete
+from biovae.tools.labels import carried, complete
 
 Root: TypeAlias = str | Sequence[str] | Mapping[str, str]
 SHOWN = 12  # features whose trends are drawn where none are named
@@ -93,6 +93,7 @@ def trends(
     """
     m = vae.index(modality)
     observations = vae.observe(data).observations
+    carried(observations, m)
     exposure = observations.exposure[m]
     x = plain(observations.x[m])
     y = np.asarray(x) if exposure is None else log_normalise(x, exposure[:, 0].numpy().astype(np.float64))

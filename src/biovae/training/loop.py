@@ -40,9 +40,9 @@ class Evaluation:
     beta: float
     learning_rate: float
     train_elbo: float | None  # None where every step since the last evaluation was undone
-    validation_elbo: float
-    validation_reconstruction: float
-    validation_kl: float
+    validation_elbo: float | None  # None, like the next two, where nothing was held out
+    validation_reconstruction: float | None
+    validation_kl: float | None
 
 
 @dataclass
@@ -80,7 +80,8 @@ class Trainer:
     Args:
         network: Trained in place.
         observations: Training and validation rows, in memory.
-        rows: Those to learn from; those that steer the schedule and choose the best weights; the second may be empty.
+        rows: Those to learn from; those that steer the schedule and choose the best weights. Where there are none of
+            the second kind, the first steer.
         aim: What is maximised, and the weight of the KL when its warm-up is over.
         schedule: Rate and beta by step, and the end.
         settings: Numbers of the optimiser.
@@ -107,6 +108,7 @@ class Trainer:
             noise,
         )
         self.train_rows, self.validation_rows = rows
+        self.steering = some(self.validation_rows if len(self.validation_rows) else self.train_rows, noise)
         self.objective, self.beta = aim
         self.step = Step(network, self.objective, settings)
         self.feed = Direct(self.step, observations, noise) if feed is None else feed(self.step)
@@ -217,22 +219,24 @@ class Trainer:
     def _evaluate(self, seconds: float) -> None:
         self._collect()
         p, schedule = self.progress, self.schedule
-        rows = self.validation_rows if len(self.validation_rows) else self.train_rows
-        found = evaluate(self.network, self.observations, rows[:EVALUATED], self.noise, self.objective)
-        bound, reconstruction, kl, charge = found
+        aim, *found = evaluate(self.network, self.observations, self.steering, self.noise, self.objective, self.beta)
+        held_out = found if len(self.validation_rows) else (None, None, None)
         share = schedule.share(max(p.step - 1, 0))
         train = p.bound_sum / p.bound_count if p.bound_count else None
         rate = self.settings.rate * schedule.rate(p.step - 1)
-        p.history.append(
-            Evaluation(p.epoch, p.step, seconds, self.beta * share, rate, train, bound, reconstruction, kl)
-        )
+        p.history.append(Evaluation(p.epoch, p.step, seconds, self.beta * share, rate, train, *held_out))
         p.bound_sum, p.bound_count, p.evaluated_at = 0.0, 0, p.step
-        # What chooses the best weights is the objective that was asked for, at its beta.
-        aim = reconstruction - self.beta * (kl + charge)
         schedule.observe(p.step, aim)
         if share == 1 and aim > p.best:
             p.best, p.best_epoch = aim, p.epoch
             self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
+
+def some(rows: Int[Tensor, "rows"], noise: Noise) -> Int[Tensor, "some"]:
+    """At most EVALUATED of the rows, drawn at random: files are often sorted."""
+    if len(rows) <= EVALUATED:
+        return rows
+    return rows[noise.permutation(len(rows))[:EVALUATED].sort().values.to(rows.device)]
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -246,19 +250,21 @@ def evaluate(
     rows: Int[Tensor, "rows"],
     noise: Noise,
     objective: Objective = ELBO(),  # noqa: B008 - frozen
+    beta: float = 1.0,
 ) -> tuple[float, float, float, float]:
-    """Mean bound at beta 1, reconstruction, KL, and what the objective charges beside it, in nats per observation.
+    """Means of the objective at its beta, of the bound at beta 1, the reconstruction, and the KL.
 
-    The same draws every time.
+    In nats per observation. The first chooses the best weights, the others are for people. The same draws every time.
     """
     network.eval()
     sums = torch.zeros(4, dtype=torch.float64)
-    widest = max(m.features for m in network.parts)
+    widest = max(m.features for m in network.parts) * objective.samples
     for i, part in enumerate(rows.split(max(16, min(512, ENTRIES // widest)))):
-        t = network.terms(observations.batch(part).to(noise.device), noise.at(-1, i), densities=False)
+        batch, draws = observations.batch(part).to(noise.device), noise.at(-1, i)
+        t = network.terms(batch, draws, samples=objective.samples, densities=objective.densities)
         kl = t.kl_by_group.sum(-1)
         reconstruction = (t.log_px - t.library).mean(0)
-        parts = (reconstruction - kl, reconstruction, kl, objective.charge(t))
+        parts = (objective(t, beta), reconstruction - kl, reconstruction, kl)
         sums += torch.stack([part.sum() for part in parts]).cpu().double()
-    bound, reconstruction, kl, charge = (sums / max(len(rows), 1)).tolist()
-    return bound, reconstruction, kl, charge
+    aim, bound, reconstruction, kl = (sums / max(len(rows), 1)).tolist()
+    return aim, bound, reconstruction, kl

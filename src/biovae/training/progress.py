@@ -1,5 +1,6 @@
 """What a person sees while a model trains: a bar on a terminal, a line now and then elsewhere."""
 
+import math
 import sys
 import threading
 import time
@@ -93,9 +94,8 @@ def _summary(p: Progress) -> str:
     if not p.history:
         return f"epoch {p.epoch + 1}"
     row = p.history[-1]
-    return (
-        f"epoch {p.epoch + 1}, bound {row.validation_elbo:.1f} nats, rate {row.learning_rate:.1e}, beta {row.beta:.2g}"
-    )
+    bound = next((b for b in (row.validation_elbo, row.train_elbo) if b is not None), math.nan)
+    return f"epoch {p.epoch + 1}, bound {bound:.1f} nats, rate {row.learning_rate:.1e}, beta {row.beta:.2g}"
 
 
 def passing(parts: Iterable[Part], total: int, name: str, *, show: bool) -> Iterator[Part]:
