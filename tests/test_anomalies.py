@@ -277,6 +277,20 @@ def test_heterotypic_doublets_are_found_and_homotypic_ones_less(found, adata):
     assert {"neighbours on components", "residual of components", "total counts"} <= set(trials.index[trials["simple"]])
 
 
+def test_a_covariate_that_is_a_number_keeps_no_cells_apart(adata):
+    data = adata.copy()
+    data.obs["mito"] = np.random.default_rng(0).random(600)
+    model = bv.VAE(bv.rna(), covariates=["mito"], latent=3, hidden=16).fit(data, epochs=5, progress=False)
+    assert "doublet" in bv.tl.anomalies(model, data, progress=False).frame
+
+
+def test_where_no_batch_holds_two_kinds_no_doublets_are_made(adata):
+    model = bv.VAE(bv.rna(), covariates=["batch"], latent=3, hidden=16).fit(adata, epochs=5, progress=False)
+    found = bv.tl.anomalies(model, adata, groups="batch", progress=False)
+    assert "doublet" not in found.frame
+    assert "no batch holds two kinds" in str(found)
+
+
 def test_the_second_state_is_that_of_the_partner_or_of_the_cell(vae, adata):
     named = bv.tl.anomalies(vae, adata, groups="cell_type", progress=False)
     kind = adata.obs["cell_type"].astype(str)

@@ -151,6 +151,14 @@ def test_a_trajectory_takes_names_ends_and_features(folder, adata, levels):
     assert tables["trajectory"].set_index("observation").loc[name, "pseudotime"] == 0
 
 
+def test_archetypes_are_told_by_groups(folder, levels):
+    out, tables = asked(folder, "archetypes", "--count", 3, "--groups", "cell_type")
+    assert "3 archetypes explain" in out
+    assert set(tables) == {"archetypes", "profiles", "markers", "groups"}
+    weights = tables["archetypes"].filter(regex=r"^archetype \d$")
+    np.testing.assert_allclose(weights.sum(1), 1, atol=1e-6)
+
+
 def test_the_prototype_is_compared_with_groups(folder, levels):
     out, tables = asked(folder, "prototype", "--groups", "cell_type")
     assert "The prototype f(0) resembles" in out

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 
 from biovae.errors import ResumeError
+from biovae.run.folder import claim
 from biovae.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, forks and locks are POSIX")
@@ -225,6 +226,7 @@ def test_a_broken_record_is_nobody_s(tmp_path, text):
 VICTIMS = """
 import os, random, signal, sys, time
 import torch
+from biovae.run.folder import claim
 from biovae.training.checkpoints import Checkpoints
 
 torch.set_num_threads(1)
@@ -275,6 +277,7 @@ def test_a_kill_at_any_moment_costs_nothing_that_was_saved(tmp_path):
 
 HOLDER = """
 import sys
+from biovae.run.folder import claim
 from biovae.training.checkpoints import Checkpoints
 
 with Checkpoints(sys.argv[1]).lock():
@@ -293,3 +296,13 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         other.wait()
         with Checkpoints(tmp_path).lock():
             pass
+
+
+def test_the_folder_of_a_run_at_work_is_not_emptied(tmp_path):
+    (tmp_path / "checkpoints" / "step-000100").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step-000100" / "x").write_text("a state")
+    with Checkpoints(tmp_path / "checkpoints").lock(), pytest.raises(ResumeError, match="in use"):
+        claim(tmp_path, resume=False)
+    assert (tmp_path / "checkpoints" / "step-000100" / "x").exists()
+    claim(tmp_path, resume=False)
+    assert not (tmp_path / "checkpoints" / "step-000100").exists()

@@ -135,6 +135,67 @@ def test_report_can_be_written_again(folder):
     assert "Verdict" in (folder / "run" / "report.html").read_text()
 
 
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and not p.name.startswith("report")}
+
+
+def test_a_report_on_a_file_leaves_the_run_as_it_was(folder, tmp_path):
+    before = contents(folder / "run")
+    code, out = run("report", folder / "run", folder / "cells.h5ad")
+    assert code == 0, out
+    assert contents(folder / "run") == before
+    page = (folder / "run" / "report.html").read_text()
+    assert json.loads(before["metrics.json"])["data_sha256"] in page
+    new = ad.read_h5ad(folder / "cells.h5ad")[:80].copy()
+    new.obs_names = [f"new {i}" for i in range(80)]
+    new.write_h5ad(tmp_path / "new.h5ad")
+    code, out = run("report", folder / "run", tmp_path / "new.h5ad")
+    assert code == 0, out
+    assert contents(folder / "run") == before
+    assert (folder / "run" / "report.html").read_text() == page
+    assert "Verdict" in (folder / "run" / "report-new.html").read_text()
+    (folder / "run" / "report-new.html").unlink()
+
+
+def test_a_fit_without_held_out_observations_says_so(folder, tmp_path):
+    words = ("--validation", 0, "--epochs", 2, "--hidden", 8, "--latent", 2, "--out", tmp_path / "r")
+    code, out = run("fit", folder / "cells.h5ad", *words)
+    assert code == 0, out
+    assert "nothing was held out" in out
+    assert json.loads((tmp_path / "r" / "metrics.json").read_text())["validation_elbo"] is None
+    assert pd.read_csv(tmp_path / "r" / "history.csv")["validation_elbo"].isna().all()
+
+
+def test_files_that_were_joined_are_known_again_by_name(folder, tmp_path):
+    adata = ad.read_h5ad(folder / "cells.h5ad")
+    adata.obs["donor"] = np.where(np.arange(250) % 3 == 0, "x", "y")
+    for name, part in (("one", adata[:125]), ("two", adata[125:])):
+        part = part.copy()
+        part.obs = part.obs[["donor"]]
+        part.obs["mixed"] = 2 if name == "one" else "b"  # numbers in one file, words in the other
+        part.write_h5ad(tmp_path / f"{name}.h5ad")
+    both = (tmp_path / "one.h5ad", tmp_path / "two.h5ad")
+    options = ("--covariates", "donor", "--epochs", 2, "--hidden", 8, "--latent", 2)
+    code, out = run("fit", *both, *options, "--out", tmp_path / "r")
+    assert code == 0, out
+    assert [c.name for c in bv.load(tmp_path / "r" / "model").covariates] == ["batch", "donor"]
+    z = np.load(tmp_path / "r" / "embedding.npy")
+    for paths, expected in ((both, z), (both[1:], z[125:])):
+        code, out = run("embed", tmp_path / "r", *paths, "--out", tmp_path / "z.h5ad")
+        assert code == 0, out
+        np.testing.assert_allclose(ad.read_h5ad(tmp_path / "z.h5ad").obsm["X_vae"], expected, atol=1e-5)
+
+
+def test_several_tables_are_transposed_alike(folder, tmp_path):
+    x = ad.read_h5ad(folder / "cells.h5ad")[:60].to_df().astype(int)
+    for name, part in (("a", x[:30]), ("b", x[30:])):
+        part.T.rename_axis("gene").to_csv(tmp_path / f"{name}.csv")
+    words = ("--transpose", "--epochs", 1, "--hidden", 8, "--latent", 2, "--out", tmp_path / "r")
+    code, out = run("fit", tmp_path / "a.csv", tmp_path / "b.csv", *words)
+    assert code == 0, out
+    assert np.load(tmp_path / "r" / "embedding.npy").shape == (60, 2)
+
+
 def test_check_says_where_the_counts_are(folder):
     code, out = run("check", folder / "cells.h5ad", "--json")
     assert code == 0
@@ -225,6 +286,21 @@ WRONG = {
         3,
         "--allow-values",
     ),
+    "a batch name for one file": (("fit", "cells.h5ad", "--batch", "donor"), 3, "--covariates donor"),
+    "a layer of counts where there are none": (
+        ("check", "both.h5mu", "--modality", "rna=continuous", "--layer", "spliced"),
+        3,
+        "--layer",
+    ),
+    "a likelihood of other values": (("fit", "log.h5ad", "--likelihood", "gaussian"), 3, "--modality continuous"),
+    "counts for a likelihood of reals": (
+        ("check", "log.h5ad", "--modality", "continuous", "--allow-values"),
+        3,
+        "--allow-values",
+    ),
+    "no step": (("fit", "cells.h5ad", "--batch-size", 0), 2, "batch-size"),
+    "no such seed": (("fit", "cells.h5ad", "--seed", -1), 2, "seed"),
+    "nowhere to write": (("sample", "run", "--out", "nowhere/new.h5ad"), 3, "nowhere"),
     "log-normalised, checked": (("check", "log.h5ad"), 3, "--modality continuous"),
     "no such objective": (("sweep", "cells.h5ad", "--objective", "elbow"), 3, "objective"),
 }
@@ -247,6 +323,10 @@ def test_options_come_from_a_file_and_typed_ones_win(folder, tmp_path):
     assert code == 0, out
     assert np.load(tmp_path / "r" / "embedding.npy").shape == (250, 3)
     assert json.loads((tmp_path / "r" / "metrics.json").read_text())["epochs"] == 2
+    config.write_text(f'strict = true\nmodality = "rna"\nout = "{tmp_path / "s"}"\nepochs = 1\nbeta = 1000.0\n')
+    code, out = run("fit", folder / "cells.h5ad", "--config", config, "--latent", 2)
+    assert (code, (tmp_path / "s" / "report.html").exists()) == (1, True), out  # emptied by its beta, and strict
+    assert f"wrote {tmp_path / 's'}" in out.replace("\n", "")
     config.write_text("latnet = 2\n")
     code, out = run("fit", folder / "cells.h5ad", "--config", config, "--out", tmp_path / "q")
     assert code == 3

@@ -202,6 +202,20 @@ def test_observations_that_stand_for_two_count_twice_and_are_no_surer():
     assert np.median(plain["standard_error"] / one["standard_error"]) == pytest.approx(np.sqrt(2), abs=0.1)
 
 
+def test_a_share_of_a_group_is_counted_as_many_as_it_stands_for():
+    data = Counts(seed=1)
+    groups = np.where(data.group == "a", "a", np.where(np.arange(400) % 8 == 1, "rare", "b"))
+    only = scipy.sparse.csr_array((groups == "rare")[:, None].astype(float))
+    data.x = scipy.sparse.csr_array(scipy.sparse.hstack([only, data.x[:, 1:]]))
+    whole = data.compare(groups=groups, contrasts=[("a", None)])
+    kept = (groups != "b") | (np.arange(400) % 3 == 0)  # a third of the common group, which stands for all of it
+    data.x, groups, data.z = data.x[kept], groups[kept], data.z[:, kept]
+    data.rate, data.mean = data.rate[kept], data.mean[kept]
+    weights = np.where(groups == "b", 3.0, 1.0)
+    part = data.compare(groups=groups, contrasts=[("a", None)], weights=weights)
+    assert part.loc["gene0", "reference_detected"] == pytest.approx(whole.loc["gene0", "reference_detected"], abs=0.01)
+
+
 def test_blocks_do_not_matter(monkeypatch):
     data = Counts()
     whole = data.compare()

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from pydantic import BaseModel
@@ -183,3 +184,17 @@ def test_an_unknown_kind_is_refused_with_the_closest_names():
         Holder.model_validate({"likelihood": {"kind": "poison"}})
     with pytest.raises(ValueError, match="Extra inputs"):
         Holder.model_validate({"likelihood": {"kind": "poisson", "rate": 3}})
+
+
+def test_nothing_is_made_of_a_feature_that_never_varied():
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((50, 3))).float()
+    x[:, 1] = 2.0
+    module = Gaussian().build(Shape(hidden=4, groups=0, features=3, covariates=0), Noise(0))
+    context = Context(None, torch.zeros(50, 0))
+    module.start(x, context)
+    with torch.no_grad():
+        module.log_scale.base.fill_(-7.0)
+    p = module(torch.randn(50, 4), context)
+    assert (p.mean[:, 1] == 2).all()
+    assert (p.variance[..., 1] == 1).all()
+    assert (p.variance[..., [0, 2]] < 1e-5).all()

@@ -14,6 +14,9 @@ from mudata import MuData, set_options
 import biovae as bv
 from biovae.datasets import Scenario, Technical, scenarios, simulate, simulate_multi
 from biovae.kernels import without_kernels
+from biovae.model.design import averaged_rows
+from biovae.model.generate import _limit
+from biovae.schema import CategoricalCovariate, Schema
 from biovae.training import plan
 
 EPOCHS = 8
@@ -319,6 +322,65 @@ def test_thinned_halves_add_up(adata):
     one, other = bv.tl.thin(adata.X, seed=3)
     assert ((one + other) != scipy.sparse.csr_array(adata.X)).nnz == 0
     assert abs(one.sum() / adata.X.sum() - 0.5) < 0.01
+
+
+def test_corrected_counts_are_thinned_to_half_of_their_mean():
+    x = scipy.sparse.csr_array(np.tile([0.8, 2.3, 5.0, 0.0], (4000, 1)))
+    one, other = bv.tl.thin(x, seed=0)
+    for half in (one, other):
+        assert (half.data == np.rint(half.data)).all()
+        np.testing.assert_allclose(half.mean(0), [0.4, 1.15, 2.5, 0], atol=0.05)
+
+
+def test_many_levels_are_averaged_over_by_some_of_them():
+    schema = Schema(
+        modalities=(),
+        covariates=tuple(
+            CategoricalCovariate(name=name, categories=tuple(f"{name}{i}" for i in range(size)))
+            for name, size in (("donor", 90), ("lane", 3))
+        ),
+        observations=1,
+    )
+    rows = averaged_rows(schema)
+    assert rows.shape == (64, 93)
+    assert (rows[:, :90].sum(1) == 1).all()
+    assert (rows[:, 90:].sum(1) == 1).all()
+    assert len(rows.unique(dim=0)) == 64
+    assert rows[:, 90:].sum(0).min() > 10
+    assert torch.equal(rows, averaged_rows(schema))
+    few = averaged_rows(schema, {"donor": "donor7"})
+    assert torch.equal(few[:, 90:], torch.eye(3))
+
+
+def test_limits_of_few_draws_hold_as_many_as_they_say():
+    draws = torch.from_numpy(np.random.default_rng(0).standard_normal((21, 20_000)))
+    lower, upper = (_limit(draws[:20], share) for share in (0.05, 0.95))
+    assert ((draws[20] > lower) & (draws[20] < upper)).double().mean() == pytest.approx(0.9, abs=0.01)
+    np.testing.assert_allclose(upper, np.quantile(draws[:20], 0.95, axis=0, method="weibull"))
+    assert torch.equal(_limit(draws[:3], 0.95), draws[:3].amax(0))
+
+
+def test_whole_numbers_are_no_batches(adata):
+    data = adata.copy()
+    data.obs["depth"] = np.arange(data.n_obs)
+    chosen = [
+        bv.VAE(bv.rna(features=20), covariates=covariates).prepare(data).schema.modalities[0].features
+        for covariates in ([], ["depth"])
+    ]
+    assert chosen[0] == chosen[1]
+
+
+def test_levels_that_are_in_the_test_set_alone_are_named(adata):
+    data = adata.copy()
+    data.obs["donor"] = np.where(np.arange(data.n_obs) < 40, "new", "old")
+    prepared = bv.VAE(bv.rna(), covariates=["donor"]).prepare(data, held_out=(data.obs["donor"] == "new").to_numpy())
+    assert any("'new' in the test set alone" in notice for notice in prepared.notices)
+
+
+@pytest.mark.parametrize(("how", "message"), [({"seed": -1}, "seed"), ({"batch_size": 0}, "batch_size")])
+def test_numbers_that_make_no_sense_are_refused_before_training(adata, how, message):
+    with pytest.raises(bv.InputError, match=f"expected {message} of at least"):
+        bv.VAE(bv.rna(), latent=2, hidden=8).fit(adata, epochs=1, progress=False, **how)
 
 
 def test_a_modality_can_stand_alone_after_a_fit_to_complete_cells():

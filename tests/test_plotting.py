@@ -42,6 +42,7 @@ from biovae.tools.predictive import PredictiveChecks
 RNG = np.random.default_rng(0)
 XY = RNG.normal(size=(300, 2))
 PIT = RNG.random(500)
+SHARES = pd.DataFrame([[0.7, 0.2, 0.1], [0.05, 0.15, 0.8]], ["B cell", "T cell"], ["a 1", "a 2", "a 3"])
 MEAN = RNG.lognormal(-2, 1.5, size=60)
 
 
@@ -200,6 +201,7 @@ CASES = {  # name -> (picture, unit on x, unit on y)
     "zeros": (lambda ax: pl.zero_fraction(np.exp(-MEAN), np.exp(-MEAN), ax=ax), "fraction", "fraction"),
     "moments": (lambda ax: pl.mean_variance(MEAN, MEAN, 2 * MEAN, ax=ax), "counts", "counts²"),
     "prototype": (lambda ax: pl.prototype(prototype_frame(), ax=ax), "counts", "counts"),
+    "archetypes": (lambda ax: pl.archetypes(SHARES, ax=ax), "fraction", "group"),
     "dimensions": (lambda ax: pl.dimensions(dimensions_found(), ax=ax), "feature", "latent dimension"),
     "traversal": (lambda ax: pl.traversal(dimensions_found(), 1, ax=ax), "latent units", "counts per 10,000"),
     "sweep": (lambda ax: pl.sweep(sweep_found(), ax=ax), "nats per observation", "nats per observation"),

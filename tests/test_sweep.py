@@ -9,6 +9,7 @@ import biovae as bv
 from biovae.analysis import recommend
 from biovae.datasets import scenarios, simulate
 from biovae.errors import InputError
+from biovae.tools.sweep import _behind
 
 
 def curve(**change):
@@ -164,3 +165,14 @@ def test_on_cells_a_low_beta_predicts_and_a_high_one_collapses(name, real):
     assert frame.loc["VAE", "reconstruction"] > frame.loc["PCA", "reconstruction"]
     (ica,) = (name for name in frame.index if name.startswith("ICA"))  # it is said where it has not converged
     assert frame.loc[ica, "mig"] > frame.loc["PCA", "mig"]
+
+
+def test_what_seeds_disagree_on_is_in_the_doubt():
+    rng = np.random.default_rng(0)
+    base = pd.Series(rng.standard_normal(500))
+    steady = [(beta, base + shift) for shift in (0.0, 0.0) for beta, shift in ((1.0, 0.0), (2.0, -0.3))]
+    unsteady = [(1.0, base), (2.0, base - 1.3), (1.0, base), (2.0, base + 0.7)]
+    same, apart = (_behind([of.rename(beta) for beta, of in each]) for each in (steady, unsteady))
+    assert same[2.0] < 1e-9
+    assert apart[2.0] == pytest.approx(1.0)  # +-1 around -0.3, two seeds
+    assert apart[1.0] == 0

@@ -365,6 +365,19 @@ def prototype(
     _ask("prototype", (run, data, out), groups=groups)
 
 
+@asking.command()
+@guarded
+def archetypes(
+    run: Run,
+    count: Annotated[int, typer.Option(min=2, help="How many archetypes.")],
+    data: Own = None,
+    groups: Groups = None,
+    out: Answers = None,
+) -> None:
+    """The corners between which observations lie, each observation a mixture of them."""
+    _ask("archetypes", (run, data, out), count=count, groups=groups)
+
+
 def _ask(name: str, where: tuple[Path, list[Path] | None, Path | None], **how: Any) -> None:
     from functools import partial
 

@@ -22,11 +22,15 @@ class _Record(BaseModel):
 
 
 class ModalitySchema(_Record):
-    """One modality: its name, the features it models (in order), and the support of its values."""
+    """One modality: its name, the features it models (in order), and the support of its values.
+
+    Size factors are taken `scale` times, so that exposures speak of counts.
+    """
 
     name: str
     features: tuple[str, ...]
     support: Support
+    scale: float = 1.0
 
 
 class CategoricalCovariate(_Record):

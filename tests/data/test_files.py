@@ -660,6 +660,32 @@ def test_files_are_joined_over_shared_genes(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("both", [True, False])
+def test_raw_counts_are_joined_or_missed(both, tmp_path):
+    for name in ("one", "two"):
+        part = cells()
+        if both or name == "one":
+            part.raw = part.copy()
+        part.X = np.log1p(values(part.X))
+        quietly(part.write_h5ad, tmp_path / f"{name}.h5ad")
+    adata, notices = read_many([tmp_path / "one.h5ad", tmp_path / "two.h5ad"], "sample")
+    if both:
+        np.testing.assert_array_equal(values(adata.raw.X), np.vstack([COUNTS] * 2))
+        assert list(adata.raw.var_names) == GENES
+    else:
+        assert adata.raw is None
+    assert ("left out .raw, which not all files have" in notices) is not both
+
+
+@pytest.mark.parametrize("text", ["-", "1,234", "<LOD"])
+def test_a_word_among_numbers_is_no_silent_loss(text, tmp_path):
+    rows = [f"c{i},{i % 3},{i}" for i in range(30)]
+    rows[7] = f'c7,"{text}",7'
+    (tmp_path / "a.csv").write_text("\n".join(["cell,g1,g2", *rows]))
+    with pytest.raises(InputError, match="column 'g1' of a.csv, found 1 of 30 that are no number"):
+        read(tmp_path / "a.csv")
+
+
 def test_names_of_batches_are_unique(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

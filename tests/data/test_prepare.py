@@ -272,12 +272,26 @@ def test_exposure_is_the_sum_over_the_modelled_features(adata):
 
 def test_a_size_factor_takes_its_place(adata):
     source = RNA.model_copy(update={"size_factor": "total"})
-    adata.obs["total"] = np.arange(1, 13) / 4
-    np.testing.assert_array_equal(prepare(adata, [source]).observations.exposure[0][:, 0], np.arange(1, 13) / 4)
+    adata.obs["total"] = np.arange(1, 13) * 1e3
+    prepared = prepare(adata, [source])
+    np.testing.assert_array_equal(prepared.observations.exposure[0][:, 0], np.arange(1, 13) * 1e3)
+    assert prepared.schema.modalities[0].scale == 1
     for wrong in (0, -1, np.nan, np.inf):
         adata.obs.loc["cell5", "total"] = wrong
         with pytest.raises(InputError, match="above 0 in obs.'total'.*found 1 others.*'cell5'"):
             prepare(adata, [source])
+
+
+def test_relative_size_factors_speak_of_counts_here_and_in_new_data(adata):
+    source = RNA.model_copy(update={"size_factor": "relative"})
+    adata.obs["relative"] = np.arange(1, 13) / 60
+    prepared = prepare(adata, [source])
+    exposure = prepared.observations.exposure[0][:, 0].double().numpy()
+    assert exposure.sum() == pytest.approx(adata.X.sum(), rel=1e-6)
+    np.testing.assert_allclose(exposure / exposure[0], np.arange(1, 13), rtol=1e-6)
+    assert any("relative" in notice for notice in prepared.notices)
+    again = align(adata[:2].copy(), [source], prepared.schema)
+    np.testing.assert_allclose(again.observations.exposure[0][:, 0], exposure[:2], rtol=1e-6)
 
 
 # -- covariates (R03, R10, R11, R12) ---------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ people's code and used on what another program fitted. The rooms, each of which 
 To add a tool: a file of its own in its room, a row here, a test with a truth.
 """
 
+from biovae.analysis.axes.archetypes import Archetypes, archetypes
 from biovae.analysis.axes.association import associate, enrich
 from biovae.analysis.axes.dimensions import Dimensions, Traversal, differences, effects, ladder, traverse
 from biovae.analysis.axes.disentangle import (
@@ -82,6 +83,7 @@ __all__ = [
     "PCA",
     "Agreement",
     "Anomalies",
+    "Archetypes",
     "Choice",
     "Comparison",
     "Contamination",
@@ -120,6 +122,7 @@ __all__ = [
     "Traversal",
     "agreement",
     "align",
+    "archetypes",
     "associate",
     "baselines",
     "calls_held",

@@ -32,12 +32,15 @@ def join(parts: Sequence[AnnData], labels: Sequence[str], batch: str) -> tuple[A
     kept = [part[:, genes] for part in parts]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Observation names are not unique")  # until `_rename`
+        warnings.filterwarnings("ignore", message="Only some AnnData objects have `.raw`")  # said below
         whole = anndata.concat(kept, join="inner", label=batch, keys=list(labels), merge="same")
     notices = [
         f"left out {part.n_vars - len(genes):,} of {part.n_vars:,} genes of {label} that not all files have"
         for part, label in zip(parts, labels, strict=True)
         if part.n_vars > len(genes)
     ]
+    if whole.raw is None and any(part.raw is not None for part in parts):
+        notices.append("left out .raw, which not all files have")
     lost = sorted({name for part in parts for name in [*part.obs, *part.layers]} - {*whole.obs, *whole.layers})
     notices += [f"left out columns of obs and layers that not all files have: {first(lost)}"] if lost else []
     return whole, notices + _rename(whole, batch)

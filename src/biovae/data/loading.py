@@ -23,6 +23,8 @@ from biovae.data.locate import Found
 from biovae.errors import InputError, first
 from biovae.source import Source
 
+RELATIVE = 2.0  # times that counts exceed size factors which are no totals
+
 
 @dataclass(frozen=True)
 class Part:
@@ -35,6 +37,7 @@ class Part:
         empty: Observations that are all zero or lack the modality.
         flat: Features that never vary.
         notices: One sentence each.
+        scale: How many times size factors were taken.
     """
 
     x: SparseMatrix | Tensor
@@ -43,9 +46,17 @@ class Part:
     empty: np.ndarray
     flat: np.ndarray
     notices: tuple[str, ...]
+    scale: float = 1.0
 
 
-def load(data: AnnData | MuData, found: Found, source: Source, columns: Columns, chosen: np.ndarray) -> Part:
+def load(
+    data: AnnData | MuData,
+    found: Found,
+    source: Source,
+    columns: Columns,
+    chosen: np.ndarray,
+    scale: float | None = None,
+) -> Part:
     """Gather, check and lay out one modality.
 
     Args:
@@ -54,6 +65,7 @@ def load(data: AnnData | MuData, found: Found, source: Source, columns: Columns,
         source: What it may hold.
         columns: Which of its columns are the features.
         chosen: Positions of the observations wanted.
+        scale: How many times size factors are taken; None finds out.
 
     Raises:
         InputError: If a value is not allowed.
@@ -64,10 +76,18 @@ def load(data: AnnData | MuData, found: Found, source: Source, columns: Columns,
     rows = rows[carriers]
     values, x, seen = admit(found, source, columns, rows)
     notices = blemishes(seen, values, source.support)
-    exposure = None
+    exposure, times = None, 1.0
     if source.exposure or source.size_factor is not None:
         asked = None if source.size_factor is None else _size_factor(data, found, source, (chosen[carriers], rows))
         exposure = _exposure(x, asked, values, carriers)
+    if exposure is not None and source.size_factor is not None:
+        times = _times(x, exposure[torch.from_numpy(carriers)]) if scale is None else scale
+        exposure[torch.from_numpy(carriers)] *= times
+        if scale is None and times != 1:
+            notices.append(
+                f"size factors in obs[{source.size_factor!r}] are relative, far below the counts of {values.where}: "
+                f"taken {times:,.4g} times, so that they speak of counts"
+            )
     return Part(
         x=_laid_out(x, columns, present),
         exposure=exposure,
@@ -75,7 +95,15 @@ def load(data: AnnData | MuData, found: Found, source: Source, columns: Columns,
         empty=_widened(seen.empty_rows, present, fill=True),
         flat=seen.flat_columns,
         notices=tuple(notices),
+        scale=times,
     )
+
+
+def _times(x: Matrix, size: Tensor) -> float:
+    """By how much size factors fall short of counts: 1 for totals, which no sum over features exceeds by much."""
+    total = x.sum(dtype=np.float64) if isinstance(x, np.ndarray) else row_totals(x).sum()
+    ratio = float(total) / max(float(size.double().sum()), np.finfo(np.float64).tiny)
+    return ratio if ratio > RELATIVE else 1.0
 
 
 def admit(found: Found, source: Source, columns: Columns, rows: np.ndarray) -> tuple[Values, Matrix, Census]:

@@ -87,8 +87,8 @@ def prepare(  # noqa: PLR0913 (the door of the wing: each of these is something 
     learned = [learn(column(data, name).iloc[chosen], name) for name in covariates]
     schema = Schema(
         modalities=tuple(
-            ModalitySchema(name=s.name, features=c.names, support=s.support)
-            for s, c in zip(sources, columns, strict=True)
+            ModalitySchema(name=s.name, features=c.names, support=s.support, scale=p.scale)
+            for s, c, p in zip(sources, columns, parts, strict=True)
         ),
         covariates=tuple(covariate for covariate, _ in learned),
         observations=len(chosen),
@@ -154,7 +154,7 @@ def align(
             places.append(f"{source.name}: not among these data, absent from all {len(chosen)} observations")
             continue
         columns, notes = match(found, modality, missing)
-        parts.append(load(data, found, source, columns, chosen))
+        parts.append(load(data, found, source, columns, chosen, modality.scale))
         places.append(found.place)
         notices += notes
     observations = _observations(data, schema, parts, chosen, unseen)

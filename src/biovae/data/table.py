@@ -8,6 +8,7 @@ from anndata import AnnData
 from biovae.data.limits import open_text
 from biovae.errors import InputError, first
 
+ENOUGH, STRAY = 10, 0.1  # values of a column, and the share of them that are no numbers where the others are
 UNNAMED = ("index", "obs_names", "var_names")  # headers that say no more than "names"
 
 
@@ -28,6 +29,7 @@ def read_table(path: Path, *, transpose: bool) -> AnnData:
     if names is not None and header in numeric[:1]:
         numeric = numeric[1:]
     rest = [name for name in frame if name not in set(numeric)]
+    _refuse_stray_text(frame[rest], path)
     if transpose and rest:
         raise InputError(
             f"expected numbers in every column of {path.name} but the first to transpose it, found text in "
@@ -37,6 +39,19 @@ def read_table(path: Path, *, transpose: bool) -> AnnData:
         return AnnData(frame.T.to_numpy(), obs=pd.DataFrame(index=frame.columns), var=pd.DataFrame(index=frame.index))
     values = frame[numeric].to_numpy(None if numeric else float)
     return AnnData(values, obs=frame[rest], var=pd.DataFrame(index=pd.Index(numeric, dtype=object)))
+
+
+def _refuse_stray_text(words: pd.DataFrame, path: Path) -> None:
+    """Numbers with a word among them would silently be no feature."""
+    for name in words:
+        known = words[name].dropna()
+        stray = pd.to_numeric(known, errors="coerce").isna()
+        if len(known) >= ENOUGH and 0 < stray.mean() <= STRAY:
+            raise InputError(
+                f"expected numbers or words in column {name!r} of {path.name}, found {int(stray.sum())} of "
+                f"{len(known):,} that are no number ({first(known[stray])}): leave them empty or correct them, or say "
+                "in words what the others are."
+            )
 
 
 def _frame(path: Path) -> pd.DataFrame:

@@ -4,9 +4,9 @@ Every kind of measurement is one `Modality` record made by a constructor (`bv.rn
 parts. Nothing above this floor knows counts, genes or cells.
 """
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveInt
 
 from biovae.errors import InputError
 from biovae.likelihoods import AnyLikelihood
@@ -48,22 +48,21 @@ class Modality(Recipe):
     decoder: AnyBody | None = None
     allow_values: bool = False
 
-    @model_validator(mode="after")
-    def _check_view(self) -> Self:
-        counted = self.likelihood.support in (Support.COUNTS, Support.BINARY)
-        if isinstance(self.view, Standardised if counted else CountsView):
-            kind = self.likelihood.model_dump()["kind"]
-            advice = "bv.rna(), --modality rna" if counted else "bv.continuous(), --modality continuous"
-            wanted = "real numbers" if counted else "counts"
-            raise InputError(
-                f"expected a likelihood of {wanted} for {self.name!r}, found {kind!r}, which scores "
-                f"{self.likelihood.support}: take another likelihood, or another modality ({advice})."
-            )
-        return self
-
     @property
     def source(self) -> Source:
-        """What the data wing needs to know."""
+        """What the data wing needs to know.
+
+        Raises:
+            InputError: The likelihood scores other values than the encoder sees.
+        """
+        counted = self.likelihood.support in (Support.COUNTS, Support.BINARY)
+        if isinstance(self.view, Standardised if counted else CountsView):
+            wanted = "real numbers" if counted else "counts"
+            advice = "bv.rna(), --modality rna" if counted else "bv.continuous(), --modality continuous"
+            raise InputError(
+                f"expected a likelihood of {wanted} for {self.name!r}, found {self.likelihood.model_dump()['kind']!r}, "
+                f"which scores {self.likelihood.support}: take another likelihood, or another modality ({advice})."
+            )
         return Source(
             name=self.name,
             support=self.likelihood.support,

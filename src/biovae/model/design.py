@@ -3,7 +3,8 @@
 c   (rows, covariates), one-hot and standardised as in training
 """
 
-import itertools
+import math
+import random
 from collections.abc import Mapping
 
 import torch
@@ -15,7 +16,7 @@ from biovae.schema import CategoricalCovariate, Schema
 
 Chosen = Mapping[str, str | float]
 
-MOST = 64  # combinations of levels that an average may run over
+MOST = 64  # combinations of levels that an average runs over
 
 
 def design_row(schema: Schema, chosen: Chosen) -> Float[Tensor, "covariates"]:
@@ -47,14 +48,23 @@ def design_row(schema: Schema, chosen: Chosen) -> Float[Tensor, "covariates"]:
 
 
 def averaged_rows(schema: Schema, chosen: Chosen | None = None) -> Float[Tensor, "combinations covariates"]:
-    """One row for every combination of the levels that are not chosen: what an average over batches runs over."""
+    """One row for every combination of the levels that are not chosen: what an average over batches runs over.
+
+    Of more than 64 combinations so many, drawn at random, always the same ones.
+    """
     chosen = dict(chosen or {})
     free = [c for c in schema.covariates if isinstance(c, CategoricalCovariate) and c.name not in chosen]
-    combinations = list(itertools.islice(itertools.product(*(c.categories for c in free)), MOST + 1))
-    if len(combinations) > MOST:
-        raise InputError(
-            f"expected at most {MOST} combinations of covariate levels to average over, found more: "
-            f"choose a level for some of {first([c.name for c in free])}."
-        )
-    names = [c.name for c in free]
+    names, sizes = [c.name for c in free], [len(c.categories) for c in free]
+    whole = math.prod(sizes)
+    drawn = range(whole) if whole <= MOST else sorted(random.Random(0).sample(range(whole), MOST))
+    combinations = [[c.categories[i] for c, i in zip(free, _digits(number, sizes), strict=True)] for number in drawn]
     return torch.stack([design_row(schema, chosen | dict(zip(names, levels, strict=True))) for levels in combinations])
+
+
+def _digits(number: int, sizes: list[int]) -> list[int]:
+    """The number of a combination as one of each size, the last one fastest."""
+    digits = []
+    for size in reversed(sizes):
+        number, digit = divmod(number, size)
+        digits.append(digit)
+    return digits[::-1]

@@ -106,7 +106,9 @@ def expression(network: Network, schema: Schema, prepared: Prepared, wanted: Wan
     names = pd.Index(schema.modalities[wanted.modality].features)
     keep = np.arange(len(names)) if wanted.features is None else positions(names, wanted.features)
     network.eval()
-    means, lowers, uppers = [], [], []
+    means: list[np.ndarray] = []
+    lowers: list[np.ndarray] = []
+    uppers: list[np.ndarray] = []
     size = max(1, min(ROWS, ELEMENTS // (len(names) * max(1, wanted.samples))))
     everything = torch.arange(len(prepared.observations))
     for i, batch in enumerate(minibatches(prepared.observations, everything, size)):
@@ -115,14 +117,23 @@ def expression(network: Network, schema: Schema, prepared: Prepared, wanted: Wan
         if wanted.samples:
             draws = q.sample(Noise(0, 0, i), wanted.samples)
             values = torch.stack([_at(network, schema, z, batch.covariates, wanted)[:, keep] for z in draws])
-            lower, upper = torch.quantile(values, torch.tensor(INTERVAL), dim=0)
-            lowers.append(lower.numpy())
-            uppers.append(upper.numpy())
+            for found, share in zip((lowers, uppers), INTERVAL, strict=True):
+                found.append(_limit(values, share).numpy())
     frames = [
         pd.DataFrame(np.concatenate(parts), index=prepared.obs_names, columns=names[keep]) if parts else None
         for parts in (means, lowers, uppers)
     ]
     return Expression(*frames)
+
+
+def _limit(values: Float[Tensor, "draws *rest"], share: float) -> Float[Tensor, "*rest"]:
+    """What this share of further draws is expected to lie below: between the draws of rank share (draws + 1).
+
+    Source: Hyndman and Fan 1996, doi:10.2307/2684934, definition 6; the usual one is too narrow for few draws.
+    """
+    rank = min(max(share * (len(values) + 1) - 1, 0), len(values) - 1)
+    ordered = values.sort(0).values
+    return torch.lerp(ordered[int(rank)], ordered[min(int(rank) + 1, len(values) - 1)], rank % 1)
 
 
 def _at(network: Network, schema: Schema, z: Tensor, own: Tensor, wanted: Wanted) -> Tensor:

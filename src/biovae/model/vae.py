@@ -324,7 +324,7 @@ class VAE(Architecture):
         Args:
             size: How many.
             seed: Of every draw.
-            library: Exposure of each; None takes the training set's median.
+            library: Exposure of each; None draws it as the training set has it, log-normal, for each modality apart.
             covariates: Chosen values by name; a level that is not chosen is drawn at random.
 
         Returns:

@@ -4,6 +4,7 @@ matplotlib is imported when the first picture is drawn, and pyplot never.
 """
 
 from biovae.plotting.anomalies import anomalies
+from biovae.plotting.archetypes import archetypes
 from biovae.plotting.calibration import calibration, mean_variance, pit, zero_fraction
 from biovae.plotting.canvas import png, svg
 from biovae.plotting.comparison import compare, comparison
@@ -27,6 +28,7 @@ from biovae.plotting.traversal import traversal
 
 __all__ = [
     "anomalies",
+    "archetypes",
     "calibration",
     "compare",
     "comparison",

@@ -158,9 +158,7 @@ def root_of(data: Data, words: Sequence[str]) -> Root:
 
 def _apart(vae: VAE, data: Data, evidence: Evidence, groups: pd.Series) -> Differential:
     """Each group against the others, among the observations that carry the first modality."""
-    present = evidence.observations.present[0]
-    carried = groups if present is None else groups.where(present.numpy())
-    return tl.differential(vae, data, _sizeable(carried), effort=tl.Effort(CELLS, 1, seed=evidence.seed))
+    return tl.differential(vae, data, _sizeable(groups), effort=tl.Effort(CELLS, 1, seed=evidence.seed))
 
 
 def _sizeable(groups: pd.Series) -> pd.Series:

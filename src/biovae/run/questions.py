@@ -97,7 +97,10 @@ def trajectory(  # noqa: PLR0913 - the options of a command
     curves = tl.trends(vae, data, found, features)
     said = [str(found)]
     if isinstance(data, AnnData) and all(layer in data.layers for layer in LAYERS):
-        said.append(str(tl.direction(data, found)))
+        try:
+            said.append(str(tl.direction(data, found)))
+        except InputError as error:  # layers that hold too little to tell; the trajectory stands without them
+            said.append(f"No direction from unspliced counts: {error}")
     z = vae.embed(data)
     where, kind = pl.map2d(z) if len(z) <= MOST_MAPPED else (pca2d(z), PCA_NAME)
     names = curves["feature"].unique()[:MOST_PANELS]
@@ -125,10 +128,27 @@ def prototype(vae: VAE, data: Data, *, groups: str | None = None) -> Answer:
     found = tl.prototype(vae, data, groups=groups)
     types = pd.DataFrame({"correlation": found.similarity, "share_of_mixture": found.weights})
     tables = {"prototype": found.frame}
+    if found.centres is not None:
+        tables["centres"] = found.centres.T.rename_axis("feature").reset_index()
     if len(types):
         tables["types"] = types.sort_values("correlation", ascending=False).rename_axis("type").reset_index()
     picture = pl.prototype(found.frame, unit=UNITS[vae.schema.modalities[0].support])
     return Answer(str(found), tables, {"prototype": picture})
+
+
+def archetypes(vae: VAE, data: Data, *, count: int, groups: str | None = None) -> Answer:
+    """The corners between which observations lie, and how much of each is in them; see `bv.tl.archetypes`."""
+    found = tl.archetypes(vae, data, count, groups=groups)
+    names = list(found.profiles.index)
+    weights = pd.DataFrame(found.found.weights, columns=names)
+    doubt = pd.DataFrame(found.found.deviation, columns=[f"{name} sd" for name in names])
+    tables = {
+        "archetypes": pd.concat([pd.Series(data.obs_names, name="observation"), weights, doubt], axis=1),
+        "profiles": found.profiles.T.rename_axis("feature").reset_index(),
+        "markers": found.markers,
+        "groups": found.groups.rename_axis("group").reset_index(),
+    }
+    return Answer(str(found), tables, {"archetypes": pl.archetypes(found.groups)})
 
 
 def gene_sets(path: Path) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from biovae.batch import Observations, SparseMatrix
 from biovae.model import VAE
 from biovae.schema import Support
 from biovae.tools.doublets import Droplets, Looked, Way, designs, doublets, look
-from biovae.tools.labels import complete, named
+from biovae.tools.labels import complete, named, strata
 
 ORDINARY = 20  # observations that p-values can be measured by, at least
 
@@ -69,9 +69,10 @@ def anomalies(  # noqa: PLR0913 - a user's door
     scores["rarity"], p["support"] = rarity, a.conformal(rarity, _or_all(ordinary, rarity))
     fdr = {kind: _adjusted(of, ordinary) for kind, of in p.items()}
     said, trials, share = _unfit(vae, observations), pd.DataFrame(), float("nan")
-    kinds, said = (None, said) if said else _kinds(given, looked, seed)
+    stratum = strata(vae, data)
+    kinds, said = (None, said) if said else _kinds(given, looked, stratum, seed)
     if kinds is not None and not said:
-        droplets = Droplets(observations, looked, designs(observations)[1])
+        droplets = Droplets(observations, looked, designs(observations)[1], stratum)
         tried = np.flatnonzero(_or_all(ordinary, rarity))
         found = doublets(way, droplets, (rarity, rarity_at), kinds, tried)
         scores |= {"doublet": found.odds, "gain": found.gain.gain}
@@ -152,13 +153,15 @@ def _frame(scores: dict, p: dict, fdr: dict, ordinary: np.ndarray | None) -> pd.
     return frame
 
 
-def _kinds(given: np.ndarray | None, looked: Looked, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def _kinds(
+    given: np.ndarray | None, looked: Looked, stratum: np.ndarray, seed: int
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Kinds of which doublets are made, by default clusters; and why there can be none, if so."""
-    if given is not None:
-        return given, ()
-    found = leiden(looked.z, seed=seed)
-    if len(np.unique(found)) < 2:
+    found = leiden(looked.z, seed=seed) if given is None else given
+    if given is None and len(np.unique(found)) < 2:
         return found, ("No doublets were looked for: all observations are of one cluster; name kinds with groups=.",)
+    if len(np.unique(found)) > 1 and pd.Series(found).groupby(stratum).nunique().max() < 2:
+        return found, ("No doublets were looked for: no batch holds two kinds; name other kinds with groups=.",)
     return found, ()
 
 

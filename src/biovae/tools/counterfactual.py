@@ -254,13 +254,13 @@ def _interval(
     z = posterior_draws(moved.vae.network, moved.observations, everything(moved.observations), Noise(moved.seed), DRAWS)
     near, even = response.weights.to_numpy(), np.minimum(references.size, ENOUGH)
     out = []
-    for drawn in passing(z, DRAWS, "drawing", show=True):
+    for number, drawn in enumerate(passing(z, DRAWS, "drawing", show=True)):
         tilt = rng.exponential(size=count)
         similar, average = (weight * tilt / (weight @ tilt) for weight in (near, even))
         change = references.change + references.error * rng.normal(size=references.change.shape)
         picked = own[rng.integers(len(own), size=len(own))]
-        decoded = moved.change(picked, similar @ moved.shifts(pairs, drawn), drawn, samples=1)
+        decoded = moved.change(picked, similar @ moved.shifts(pairs, drawn), drawn, samples=1, draw=number + 1)
         guesses = np.stack([average @ change, similar @ change, decoded], axis=1)
         of_its_own = response.spread * rng.standard_t(count, size=len(response.spread))
         out.append(np.maximum(_mean(moved, picked) + guesses @ response.shares.to_numpy() + of_its_own, 0))
-    return np.quantile(np.stack(out), INTERVAL, axis=0)
+    return np.quantile(np.stack(out), INTERVAL, axis=0, method="weibull")

@@ -16,7 +16,6 @@ from biovae.analysis import Differential, Null
 from biovae.analysis import differential as compare
 from biovae.analysis.groups.differential import Decode, Decoded
 from biovae.batch import Observations, plain
-from biovae.data import column
 from biovae.data.covariates import label
 from biovae.errors import InputError, closest
 from biovae.model import VAE
@@ -24,7 +23,7 @@ from biovae.model.design import MOST, design_row
 from biovae.model.inference import everything, posterior_draws
 from biovae.noise import Noise
 from biovae.schema import CategoricalCovariate, Support
-from biovae.tools.labels import Groups, carried, labelled
+from biovae.tools.labels import Groups, labelled, strata
 
 PER = 1e4  # rates are per 10,000
 
@@ -75,7 +74,7 @@ def differential(  # noqa: PLR0913 - a user's door
 
     Args:
         vae: A fitted model of counts.
-        data: The observations; not changed. Observations without a group are left out.
+        data: The observations; not changed. Those without a group, or without the modality, are left out.
         groups: Column of `obs`, or a group per observation. Clusters that were found in these counts differ by
             construction: find them in one half of `bv.tl.thin`, and compare in the other.
         group: One of its levels; None compares each level with all others.
@@ -99,15 +98,22 @@ def differential(  # noqa: PLR0913 - a user's door
         raise InputError(
             f"expected groups that the model does not correct for, found its covariate {groups!r}: fit without it."
         )
-    labels, contrasts = _labels(labelled(data, groups), group, reference)
-    rows, weights = _drawn(labels, _strata(vae, data), effort)
+    labels, contrasts = _labels(_measured(vae, data, m, labelled(data, groups)), group, reference)
+    rows, weights = _drawn(labels, strata(vae, data), effort)
     observations = vae.observe(data, indices=rows).observations
-    carried(observations, m)
     z = posterior_draws(vae.network, observations, everything(observations), Noise(effort.seed), effort.draws)
     decode = _decoder(vae, observations, m, covariates)
     x = plain(observations.x[m])
     null = Null(delta, effort.counts)
     return compare(x, decode, z, labels[rows].astype(str), list(vae.features(modality)), contrasts, weights, null)
+
+
+def _measured(vae: VAE, data: AnnData | MuData, m: int, values: pd.Series) -> pd.Series:
+    """The groups of the observations that carry the modality."""
+    if not isinstance(data, MuData):
+        return values
+    present = vae.observe(data).observations.present[m]
+    return values if present is None else values.where(present.numpy())
 
 
 def _labels(values: pd.Series, group: str | None, reference: str | None) -> tuple[np.ndarray, list | None]:
@@ -126,14 +132,6 @@ def _labels(values: pd.Series, group: str | None, reference: str | None) -> tupl
         labels[~np.isin(labels, [group, reference])] = None
         return labels, [(group, reference)]
     return labels, [(group, None)]
-
-
-def _strata(vae: VAE, data: AnnData | MuData) -> np.ndarray:
-    """The number of each observation's combination of covariate levels."""
-    names = [c.name for c in vae.schema.covariates if isinstance(c, CategoricalCovariate)]
-    if not names:
-        return np.zeros(data.n_obs, dtype=np.int64)
-    return pd.DataFrame({name: column(data, name).astype(str).to_numpy() for name in names}).groupby(names).ngroup()
 
 
 def _drawn(labels: np.ndarray, strata: np.ndarray, effort: Effort) -> tuple[np.ndarray, np.ndarray]:

@@ -12,12 +12,12 @@ from biovae.analysis import associate, differences, effects, enrich, ladder, tra
 from biovae.analysis.axes.dimensions import Dimensions, summary
 from biovae.data import Prepared, column
 from biovae.diagnostics.collapse import active
-from biovae.errors import InputError
 from biovae.model import VAE
 from biovae.model.inference import everything, posterior_draws, posterior_moments
 from biovae.model.loadings import loadings
 from biovae.noise import Noise
 from biovae.schema import Support
+from biovae.tools.labels import quantities
 
 PER = 1e4  # counts are decoded per 10,000
 SAMPLES = 4  # draws of z per observation
@@ -53,10 +53,9 @@ def dimensions(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: The model is not fitted, a column is missing or constant, or no set has a feature of the model.
     """
+    quantities(vae, modality)
     m, prepared = vae.index(modality), vae.observe(data)
     support, names = vae.schema.modalities[m].support, list(vae.features(modality))
-    if support is Support.CATEGORIES:
-        raise InputError(f"expected counts, reals or zeros and ones, found {support}: choose another modality.")
     mean = posterior_moments(vae.network, prepared.observations, everything(prepared.observations)).mean
     noise = Noise(seed)
     rows = noise.permutation(len(mean))[:cells].sort().values

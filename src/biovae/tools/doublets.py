@@ -83,11 +83,12 @@ class Looked:
 
 
 class Droplets(NamedTuple):
-    """Some droplets, what the model says of them, and their designs (see `designs`)."""
+    """Some droplets, what the model says of them, their designs (see `designs`), and who could share one."""
 
     observations: Observations
     looked: Looked
     design: Int[np.ndarray, "obs"]
+    stratum: Int[np.ndarray, "obs"]
 
 
 class Found(NamedTuple):
@@ -154,9 +155,9 @@ def doublets(way: Way, observed: Droplets, rarity: Rarity, kinds: np.ndarray, tr
         kinds: The kind of each.
         tried: Rows that trial doublets are to be told from.
     """
-    observations, looked, design = observed
+    looked, stratum = observed.looked, observed.stratum
     own, of = rarity
-    pairs = partners(kinds, design, min(len(kinds), MADE), seed=way.seed)
+    pairs = partners(kinds, stratum, min(len(kinds), MADE), seed=way.seed)
     made = _made(way, observed, pairs)
     near, near_made, near_at = _neighbours(looked.z, made.looked.z, way.seed)
     states, names = _states(way, observed, kinds)
@@ -165,7 +166,7 @@ def doublets(way: Way, observed: Droplets, rarity: Rarity, kinds: np.ndarray, tr
     theirs = _evidence(made.looked, near_made, _gain(way, made, states), of(made.looked.z))
     odds = _weighed(evidence, theirs)
 
-    trial = _made(way, observed, _trial_pairs(kinds, design, way.seed + 1))
+    trial = _made(way, observed, _trial_pairs(kinds, stratum, way.seed + 1))
     asked = _evidence(trial.looked, near_at(trial.looked.z), _gain(way, trial, states), of(trial.looked.z))
     tried = np.sort(Noise(way.seed).numpy().permutation(tried)[:COMPARED])
     counts = [plain(part.observations.x[way.m]) for part in (observed, made, trial)]
@@ -176,15 +177,15 @@ def doublets(way: Way, observed: Droplets, rarity: Rarity, kinds: np.ndarray, tr
 
 
 def _made(way: Way, observed: Droplets, pairs: np.ndarray) -> Droplets:
-    observations = droplets(observed.observations, pairs)
-    return Droplets(observations, look(way, observations), observed.design[pairs[:, 0]])
+    observations, first = droplets(observed.observations, pairs), pairs[:, 0]
+    return Droplets(observations, look(way, observations), observed.design[first], observed.stratum[first])
 
 
-def _trial_pairs(kinds: np.ndarray, design: np.ndarray, seed: int) -> np.ndarray:
+def _trial_pairs(kinds: np.ndarray, stratum: np.ndarray, seed: int) -> np.ndarray:
     """As many of one kind as of two, if there are such; those of two kinds come first."""
-    two = partners(kinds, design, TRIALS, seed=seed)
-    several = pd.Series(np.arange(len(kinds))).groupby([kinds, design]).size().max() > 1
-    return np.concatenate([two, partners(kinds, design, TRIALS, alike=True, seed=seed)]) if several else two
+    two = partners(kinds, stratum, TRIALS, seed=seed)
+    several = pd.Series(np.arange(len(kinds))).groupby([kinds, stratum]).size().max() > 1
+    return np.concatenate([two, partners(kinds, stratum, TRIALS, alike=True, seed=seed)]) if several else two
 
 
 def _neighbours(z: np.ndarray, made: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, Callable]:
@@ -213,14 +214,15 @@ def _states(way: Way, observed: Droplets, kinds: np.ndarray) -> tuple[States, np
     most = min(STATES, max(2, len(few) // 10))
     found = KMeans(most, n_init=2, random_state=way.seed).fit(z[few])
     names = pd.Series(kinds[few]).groupby(found.labels_).agg(lambda part: part.mode().iloc[0])
-    at = torch.from_numpy(found.cluster_centers_.astype(np.float32))
+    centres = found.cluster_centers_[names.index]  # of those that have members: z may repeat itself
+    at = torch.from_numpy(centres.astype(np.float32))
     rows, _ = designs(observed.observations)
     many = len(rows) > DESIGNS
     rows = rows[torch.linspace(0, len(rows) - 1, DESIGNS).long()] if many else rows
     with torch.no_grad():
         means = [mean_at(way.vae.network, at, row.expand(len(at), -1), way.m, 1.0).cpu().numpy() for row in rows]
     shares = np.stack([mean / np.maximum(mean.sum(1, keepdims=True), 1e-20) for mean in means])
-    return (shares.mean(0, keepdims=True) if many else shares), names.loc[range(most)].to_numpy()
+    return (shares.mean(0, keepdims=True) if many else shares), names.to_numpy()
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from mudata import MuData
 from biovae.errors import InputError
 from biovae.model import VAE
 from biovae.model.generate import Expression
+from biovae.tools.labels import quantities
 from biovae.training.progress import passing
 
 ROWS = 4096  # observations at once
@@ -54,6 +55,7 @@ def corrected_expression(  # noqa: PLR0913 - a user's door
     """
     if key is not None and not isinstance(data, AnnData):
         raise InputError(f"expected an AnnData to write {key!r} into, found a {type(data).__name__}: leave out key=.")
+    quantities(vae, modality)
     blocks = [np.arange(start, min(start + ROWS, data.n_obs)) for start in range(0, data.n_obs, ROWS)]
     parts = [
         vae.expression(

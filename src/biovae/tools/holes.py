@@ -14,6 +14,7 @@ from jaxtyping import Float
 from mudata import MuData
 
 from biovae.analysis import Density, Doubt, Holes, Judge, PriorSupport, judge, log_normalise, rise
+from biovae.analysis import density as make
 from biovae.analysis import holes as find
 from biovae.analysis import prior_support as supported
 from biovae.model import VAE
@@ -22,6 +23,7 @@ from biovae.schema import Support
 from biovae.tools.latent import Latent, counts_of, decoder, latent, regions, support_of, there_and_back
 
 RISERS = 5  # features that are named
+CELLS = 20_000  # observations whose counts are looked at
 
 
 def density(vae: VAE, data: AnnData | MuData, *, held_out: str | np.ndarray | None = None, seed: int = 0) -> Density:
@@ -57,7 +59,8 @@ def holes(  # noqa: PLR0913 - a user's door
         vae: A fitted model.
         data: The observations; not changed.
         groups: Column of `obs` that names the regions; None takes clusters of the latent neighbour graph.
-        modality: Whose decoded profiles are judged, where it holds counts; None takes the first.
+        modality: Whose decoded profiles are judged, where it holds counts; None takes the first. Up to 20,000
+            observations are looked at for that.
         held_out: See `density`.
         draws: Of the bootstrap, for the intervals of depth.
         seed: Of every draw.
@@ -74,8 +77,9 @@ def holes(  # noqa: PLR0913 - a user's door
     found = find(given.q, named, draws=draws, seed=seed)
     if found.frame.empty or support_of(vae, modality) is not Support.COUNTS:
         return found
-    judged = _judge(given, modality, None, seed)(found.z).drop(columns=["rarity", "support"])
-    parts = [found.frame, judged, _rises(given, found, named, modality)]
+    few, rows = _some(given, data, seed)
+    judged = _judge(few, modality, None, seed)(found.z).drop(columns=["rarity", "support"])
+    parts = [found.frame, judged, _rises(few, found, named[rows], modality)]
     return replace(found, frame=pd.concat(parts, axis=1))
 
 
@@ -126,7 +130,18 @@ def plausibility(  # noqa: PLR0913 - a user's door
         See `analysis.Judge`: a row per point, columns `rarity`, `drift`, `misfit`, `clash`; `support`, `p_drift`, ...;
         `coherence` and `plausibility`.
     """
-    return _judge(latent(vae, data, held_out, seed), modality, doubt, seed)(z)
+    return _judge(_some(latent(vae, data, held_out, seed), data, seed)[0], modality, doubt, seed)(z)
+
+
+def _some(given: Latent, data: AnnData | MuData, seed: int) -> tuple[Latent, np.ndarray]:
+    """So many observations as suffice to judge by, with a density of their own, and which of the given they are."""
+    everyone = np.arange(len(given.rows))
+    if len(everyone) <= CELLS:
+        return given, everyone
+    rows = np.sort(Noise(seed).numpy().permutation(everyone)[:CELLS])
+    q = make(given.q.mean[rows], given.q.variance[rows] / given.q.width, seed=seed)
+    observations = given.vae.observe(data, indices=given.rows[rows]).observations
+    return Latent(given.vae, q, observations, given.rows[rows]), rows
 
 
 def _rises(given: Latent, found: Holes, named: np.ndarray, modality: str | None) -> pd.DataFrame:

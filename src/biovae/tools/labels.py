@@ -6,12 +6,14 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from mudata import MuData
 
 from biovae.batch import Observations
 from biovae.data import column, flags
 from biovae.errors import InputError
+from biovae.model import VAE
+from biovae.schema import CategoricalCovariate, Support
 
 Groups: TypeAlias = str | Sequence[object] | np.ndarray | pd.Series
 
@@ -24,13 +26,30 @@ def labelled(data: AnnData | MuData, groups: Groups) -> pd.Series:
     """
     if isinstance(groups, str):
         return column(data, groups)
-    values = groups if isinstance(groups, pd.Series) else pd.Series(np.asarray(groups), name="groups")
+    values = in_order(data, groups) if isinstance(groups, pd.Series) else pd.Series(np.asarray(groups), name="groups")
     if len(values) != data.n_obs:
         raise InputError(
             f"expected a group for each of {data.n_obs:,} observations, found {len(values):,}: name a column of obs, "
             "or give one value per observation."
         )
     return values
+
+
+def in_order(data: AnnData | MuData, values: pd.Series) -> pd.Series:
+    """Values of a series that names observations in the order of the data; one that only counts them is left alone.
+
+    Raises:
+        InputError: The series names other observations.
+    """
+    if isinstance(values.index, pd.RangeIndex) or values.index.equals(data.obs_names):
+        return values
+    if not (values.index.is_unique and data.obs_names.isin(values.index).all()):
+        raise InputError(
+            f"expected a series with an entry for each of {data.n_obs:,} observations, found "
+            f"{int(data.obs_names.isin(values.index).sum()):,} of their names in its index: index it by obs_names, or "
+            "give its values alone."
+        )
+    return values.reindex(data.obs_names)
 
 
 def complete(data: AnnData | MuData, name: str) -> pd.Series:
@@ -47,13 +66,14 @@ def complete(data: AnnData | MuData, name: str) -> pd.Series:
     return values
 
 
-def named(data: AnnData | MuData, which: str | np.ndarray, least: int = 1) -> Bool[np.ndarray, "obs"]:
+def named(data: AnnData | MuData, which: str | np.ndarray | pd.Series, least: int = 1) -> Bool[np.ndarray, "obs"]:
     """Observations that a boolean column of `obs`, or an array, names.
 
     Raises:
         InputError: It is not boolean, not of every observation, or names fewer than `least`.
     """
-    found = flags(data, which) if isinstance(which, str) else np.asarray(which)
+    given = in_order(data, which) if isinstance(which, pd.Series) else which
+    found = flags(data, given) if isinstance(given, str) else np.asarray(given)
     if found.dtype != bool or found.shape != (data.n_obs,):
         raise InputError(
             f"expected true or false for each of {data.n_obs} observations, found {found.dtype} of shape "
@@ -64,6 +84,29 @@ def named(data: AnnData | MuData, which: str | np.ndarray, least: int = 1) -> Bo
             f"expected at least {least} observations to be named, found {int(found.sum())} of {len(found)}: name more."
         )
     return found
+
+
+def strata(vae: VAE, data: AnnData | MuData) -> Int[np.ndarray, "obs"]:
+    """The number of each observation's combination of levels of the model's categorical covariates."""
+    names = [c.name for c in vae.schema.covariates if isinstance(c, CategoricalCovariate)]
+    if not names:
+        return np.zeros(data.n_obs, dtype=np.int64)
+    table = pd.DataFrame({name: column(data, name).astype(str).to_numpy() for name in names})
+    return table.groupby(names).ngroup().to_numpy()
+
+
+def quantities(vae: VAE, modality: str | None) -> None:
+    """Refuse a modality whose values are names of categories, of which there is no mean.
+
+    Raises:
+        InputError: It is one.
+    """
+    m = vae.index(modality)
+    if vae.schema.modalities[m].support is Support.CATEGORIES:
+        raise InputError(
+            f"expected counts, reals or zeros and ones, found categories in {vae.modalities[m].name!r}: choose another "
+            "modality."
+        )
 
 
 def carried(observations: Observations, m: int) -> None:

@@ -22,7 +22,7 @@ from biovae.model.replicate import alike
 from biovae.network import Network
 from biovae.noise import Noise
 from biovae.schema import Support
-from biovae.tools.labels import carried, complete
+from biovae.tools.labels import carried, complete, quantities
 
 Data: TypeAlias = AnnData | MuData
 PER = 1e4  # counts are decoded per 10,000
@@ -83,6 +83,7 @@ def regions(given: Latent, data: Data, groups: str | None, seed: int = 0) -> np.
 
 def decoder(vae: VAE, modality: str | None) -> Callable[[np.ndarray], Float[np.ndarray, "points features"]]:
     """z to means per 10,000, averaged over the levels of the covariates."""
+    quantities(vae, modality)
     return lambda z: vae.decode(np.asarray(z), modality=modality, library=PER)
 
 

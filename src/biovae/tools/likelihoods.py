@@ -25,17 +25,21 @@ BOUND = "importance-weighted bound of held-out observations"
 def thin(counts: scipy.sparse.csr_array, seed: int = 0) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]:
     """Two halves of the same counts: each molecule goes to one of them by the toss of a coin.
 
-    Poisson counts split into independent halves; overdispersed ones into halves that share their mean.
+    Poisson counts split into independent halves; overdispersed ones into halves that share their mean. Values that are
+    not whole, counts that were corrected, are rounded up or down at random first, so that their means stay.
 
     Args:
-        counts: Whole numbers, (obs, features).
+        counts: (obs, features).
         seed: Of the tosses.
     """
-    whole = scipy.sparse.csr_array(counts)
-    one = whole.copy()
-    one.data = Noise(seed).numpy().binomial(whole.data.astype(np.int64), 0.5).astype(whole.dtype)
-    other = whole.copy()
-    other.data = whole.data - one.data
+    whole, noise = scipy.sparse.csr_array(counts), Noise(seed)
+    molecules = np.floor(whole.data).astype(np.int64)
+    part = whole.data - molecules
+    if part.any():
+        molecules += noise.at(1).numpy().random(len(part)) < part
+    one, other = whole.copy(), whole.copy()
+    one.data = noise.numpy().binomial(molecules, 0.5).astype(whole.dtype)
+    other.data = (molecules - one.data).astype(whole.dtype)
     for half in (one, other):
         half.eliminate_zeros()
     return one, other

@@ -76,16 +76,17 @@ class Moved:
         shift: Float[np.ndarray, "latent"],
         z: Float[np.ndarray, "obs latent"] | None = None,
         samples: int = SAMPLES,
+        draw: int = 0,
     ) -> Float[np.ndarray, "features"]:
-        """Mean change of log1p(counts per 10,000), counts drawn from the decoder before and after."""
-        before = self._decoded(rows, None, z, samples)
-        after = self._decoded(rows, shift, z, samples)
+        """Mean change of log1p(counts per 10,000), counts drawn from the decoder before and after; others each draw."""
+        before = self._decoded(rows, None, z, (samples, draw))
+        after = self._decoded(rows, shift, z, (samples, draw))
         total = sum(np.asarray((a - b).sum(0)) for a, b in zip(after, before, strict=True))
         return np.asarray(total) / len(rows)
 
     def drawn(self, rows: Int[np.ndarray, "some"], shift: Float[np.ndarray, "latent"]) -> scipy.sparse.csr_array:
         """One draw of counts after, of each row."""
-        parts = [scipy.sparse.csr_array(part) for part in self._decoded(rows, shift, None, 1, logs=False)]
+        parts = [scipy.sparse.csr_array(part) for part in self._decoded(rows, shift, None, (1, 0), logs=False)]
         return scipy.sparse.csr_array(scipy.sparse.vstack(parts))
 
     def logs_of(self, data: AnnData | MuData, rows: np.ndarray) -> scipy.sparse.csr_array:
@@ -98,11 +99,12 @@ class Moved:
         rows: np.ndarray,
         shift: np.ndarray | None,
         z: np.ndarray | None,
-        samples: int,
+        how: tuple[int, int],
         *,
         logs: bool = True,
     ) -> list[np.ndarray]:
         """Counts, or the mean of their logarithms over samples, block by block; without a shift, as they are."""
+        samples, draw = how
         network = self.vae.network.eval()
         places = torch.from_numpy(self.at(rows))
         points = torch.from_numpy(np.asarray(self.z if z is None else z, dtype=np.float32))
@@ -115,7 +117,7 @@ class Moved:
             if shift is not None and self.swap is not None:
                 batch = _told(batch, self.swap)
             at = (points[part] + step).expand(samples, -1, -1)
-            x = network.decode(at, batch, self.m).sample(Noise(self.seed, 6 + (shift is not None), i))
+            x = network.decode(at, batch, self.m).sample(Noise(self.seed, 6 + 2 * draw + (shift is not None), i))
             if logs:
                 x = torch.log1p(1e4 * x / x.sum(-1, keepdim=True).clamp(min=1)).mean(0)
             out.append(x.numpy() if logs else x[0].numpy())

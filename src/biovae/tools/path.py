@@ -1,5 +1,6 @@
 """Ways from one state to another, with the expression along them."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,9 @@ from biovae.errors import InputError, closest
 from biovae.model import VAE
 from biovae.model.generate import At, pull
 from biovae.schema import Support
+from biovae.tools.labels import quantities
 from biovae.tools.latent import PER, Latent, decoder, latent, regions, support_of
+from biovae.training.progress import passing
 
 Place = str | Sequence[float] | np.ndarray
 DRAWS = 40
@@ -95,7 +98,13 @@ def path(  # noqa: PLR0913 - a user's door
 
 
 def path_lengths(
-    vae: VAE, data: AnnData | MuData, groups: str, *, modality: str | None = None, seed: int = 0
+    vae: VAE,
+    data: AnnData | MuData,
+    groups: str,
+    *,
+    modality: str | None = None,
+    seed: int = 0,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Lengths of the geodesics between the centres of groups: a distance between types, a row and a column per group.
 
@@ -105,19 +114,23 @@ def path_lengths(
         groups: Column of `obs`.
         modality: Whose features measure length; None takes the first.
         seed: Of the neighbour graph.
+        progress: Show a bar on a terminal.
     """
     given = latent(vae, data, seed=seed)
     named = regions(given, data, groups)
     levels = np.unique(named)
     centres = given.q.mean[[central(given.q.mean, named == level) for level in levels]]
     metric = _metric(given, modality)
-    return pd.DataFrame(distances(metric, centres, given.q.mean, seed), index=levels, columns=levels)
+    pairs = [*itertools.combinations(range(len(levels)), 2)]
+    shown = passing(pairs, len(pairs), "walking", show=progress)
+    return pd.DataFrame(distances(metric, centres, given.q.mean, seed, shown), index=levels, columns=levels)
 
 
 def _metric(given: Latent, modality: str | None) -> Metric:
     """A unit of length is a standard deviation, as far as the support of the values tells it."""
     vae = given.vae
     at: At = (vae.index(modality), PER, "average")
+    quantities(vae, modality)
     unit = UNIT.get(support_of(vae, modality), lambda mean: mean)
 
     def f(z: np.ndarray) -> np.ndarray:
@@ -154,7 +167,7 @@ def _walk(given: Latent, curve: Curve, modality: str | None, how: tuple[int, int
     spread = np.sqrt(given.q.variance[given.q.owner(curve.z)] / given.q.width)
     noise = np.random.default_rng(seed).standard_normal((draws, 1, curve.z.shape[1]))  # one for a whole draw of the way
     drawn = np.stack([decode(curve.z + spread * e) for e in noise]).astype(np.float64) if draws else mean[None]
-    lower, upper = np.quantile(drawn, INTERVAL, axis=0)
+    lower, upper = np.quantile(drawn, INTERVAL, axis=0, method="weibull")
     names, time = given.vae.features(modality), pd.Index(curve.time, name="time")
     table, below, above = (pd.DataFrame(values, index=time, columns=names) for values in (mean, lower, upper))
     counts = mean.min(initial=0) >= 0

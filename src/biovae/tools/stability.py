@@ -21,7 +21,7 @@ from biovae.schema import Support
 from biovae.tools.differential import Effort, differential
 from biovae.tools.labels import complete
 from biovae.tools.latent import PER, Data, linear, support_of
-from biovae.tools.trajectory import Root, trajectory
+from biovae.tools.trajectory import Root, root_rows, trajectory
 from biovae.training.progress import passing
 
 CELLS = 20_000  # that are compared, at most: beyond, numbers hardly move and the search for neighbours takes minutes
@@ -75,8 +75,9 @@ def stability(  # noqa: PLR0913 - a user's door
             found, calls=calls_held([differential(m, data, contrasts, effort=Effort(seed=seed)) for m in shown])
         )
     if root is not None:
+        start = root_rows(data, members[0].embed(data), root)  # the same in every fit
         shown = passing(members, len(members), "trajectories", show=progress)
-        order, rank = order_held([trajectory(m, data, root, draws=DRAWS, seed=seed) for m in shown])
+        order, rank = order_held([trajectory(m, data, start, draws=DRAWS, seed=seed) for m in shown])
         found = replace(found, order=order.set_axis(data.obs_names), rank=rank)
     rows = some(len(observations), cells, seed)
     return replace(found, cells=found.cells.set_axis(data.obs_names[rows]))

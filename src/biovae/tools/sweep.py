@@ -213,9 +213,13 @@ def _jobs(betas: Sequence[float], seeds: Sequence[int]) -> dict[str, tuple[float
 
 
 def _behind(scores: Sequence[pd.Series]) -> pd.Series:
-    """Paired standard error of the distance of each beta's score to the best, over observations, after the seeds."""
-    each = pd.concat(scores, axis=1).T.groupby(level=0).mean().T
-    return each.sub(each[each.mean().idxmax()], axis=0).sem()
+    """Standard error of the distance of each beta's mean score to the best, paired over observations and over seeds."""
+    each = pd.concat(scores, axis=1)
+    mean = each.T.groupby(level=0).mean().T
+    best = mean.mean().idxmax()
+    of_seeds = pd.DataFrame({beta: each[[beta]].mean().to_numpy() for beta in mean.columns})
+    of_seeds = of_seeds.sub(of_seeds[best], axis=0).sem().fillna(0)  # one seed says nothing of others
+    return np.hypot(mean.sub(mean[best], axis=0).sem(), of_seeds)
 
 
 def _explained(evidence: Evidence, train: np.ndarray, base: PCA) -> Explained:

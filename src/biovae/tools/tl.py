@@ -1,6 +1,7 @@
 """bv.tl: questions to a fitted model, or about which model to fit."""
 
 from biovae.tools.anomalies import anomalies
+from biovae.tools.archetypes import archetypes
 from biovae.tools.compare import compare
 from biovae.tools.counterfactual import counterfactual
 from biovae.tools.differential import Effort, differential
@@ -21,6 +22,7 @@ __all__ = [
     "Effort",
     "PredictiveChecks",
     "anomalies",
+    "archetypes",
     "compare",
     "corrected_expression",
     "counterfactual",

@@ -20,9 +20,10 @@ from biovae.model import VAE
 from biovae.model.generate import positions
 from biovae.model.inference import everything, posterior_draws, posterior_moments
 from biovae.noise import Noise
-from biovae.tools.labels import carried, complete
+from biovae.tools.labels import carried, complete, quantities
+from biovae.training.progress import passing
 
-Root: TypeAlias = str | Sequence[str] | Mapping[str, str]
+Root: TypeAlias = str | Sequence[str] | Mapping[str, str] | np.ndarray
 SHOWN = 12  # features whose trends are drawn where none are named
 
 
@@ -35,6 +36,7 @@ def trajectory(  # noqa: PLR0913 - a user's door
     ends: Sequence[str] | None = None,
     draws: int = 20,
     seed: int = 0,
+    progress: bool = True,
 ) -> Trajectory:
     """Pseudotime from a root over the neighbour graph of z, its branches and fates, and how sure all of them are.
 
@@ -49,6 +51,7 @@ def trajectory(  # noqa: PLR0913 - a user's door
         draws: Samples of z from the posterior. Everything is repeated for each, a neighbour search included, which
             takes 8 s for 40,000 observations. 0 leaves the uncertainty out.
         seed: Of the draws.
+        progress: Show a bar on a terminal.
 
     Returns:
         `pseudotime`, `fates`, `branch`, `ends`, `deviation`, `agreement`; printed, it says what was found.
@@ -66,7 +69,8 @@ def trajectory(  # noqa: PLR0913 - a user's door
             raise InputError("expected groups to find the ends in, found none: name the column of obs, groups=...")
         given = {end: np.flatnonzero(_member(labels, end, str(groups))) for end in ends}
     samples = posterior_draws(vae.network, observations, rows, Noise(seed), draws)
-    return find(z, _root(data, z, root), given=given, labels=labels, draws=samples)
+    shown = passing(samples, draws, "drawing", show=progress)
+    return find(z, root_rows(data, z, root), given=given, labels=labels, draws=shown)
 
 
 def trends(
@@ -92,6 +96,7 @@ def trends(
         seed: Of the bootstrap.
     """
     m = vae.index(modality)
+    quantities(vae, modality)
     observations = vae.observe(data).observations
     carried(observations, m)
     exposure = observations.exposure[m]
@@ -165,7 +170,10 @@ def _member(labels: np.ndarray, level: str, name: str) -> np.ndarray:
     return member
 
 
-def _root(data: AnnData | MuData, z: np.ndarray, root: Root) -> Int[np.ndarray, "roots"]:
+def root_rows(data: AnnData | MuData, z: np.ndarray, root: Root) -> Int[np.ndarray, "roots"]:
+    """Positions of the observations that a root names; of a group the most central in z."""
+    if isinstance(root, np.ndarray) and root.dtype.kind in "iu":
+        return root
     if isinstance(root, Mapping):
         if len(root) != 1:
             raise InputError(f"expected one column and one level as root, found {len(root)}: {{'cell_type': 'stem'}}.")

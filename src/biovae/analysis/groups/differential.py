@@ -168,7 +168,7 @@ def differential(  # noqa: PLR0913 - the door for those who fitted something els
         sums = _sums(x, decode, draw, (member, v, len(names)))
         for effect, (one, other) in zip(effects, sides, strict=True):
             effect.add(sums.of(one), sums.of(other))
-    seen = _seen(x, member, len(names))
+    seen = _seen(x, member, v, len(names))
     frames = [
         _frame(effect, (seen.of(one), seen.of(other)), null, features)
         for effect, (one, other) in zip(effects, sides, strict=True)
@@ -337,22 +337,22 @@ class _Effects:
 
 
 class _Seen(NamedTuple):
-    """What was observed in every group: counts, observations with a count, observations."""
+    """What was observed in every group: counts; observations with a count and all, as many as they stand for."""
 
     counts: Float[np.ndarray, "groups features"]
     detected: Float[np.ndarray, "groups features"]
-    size: Int[np.ndarray, "groups"]
+    size: Float[np.ndarray, "groups"]
 
     def of(self, groups: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Counts of several groups as one, and the share of observations with a count."""
         return self.counts[groups].sum(0), self.detected[groups].sum(0) / self.size[groups].sum()
 
 
-def _seen(x: scipy.sparse.csr_array, member: np.ndarray, groups: int) -> _Seen:
-    inside = scipy.sparse.csr_array((np.ones(len(member)), (member, np.arange(len(member)))), (groups, len(member)))
+def _seen(x: scipy.sparse.csr_array, member: np.ndarray, v: np.ndarray, groups: int) -> _Seen:
+    place, shape = (member, np.arange(len(member))), (groups, len(member))
+    inside, standing = (scipy.sparse.csr_array((each, place), shape) for each in (np.ones(len(member)), v))
     detected = scipy.sparse.csr_array((np.sign(x.data), x.indices, x.indptr), x.shape)
-    counts = (inside @ x).toarray()
-    return _Seen(counts, (inside @ detected).toarray(), np.bincount(member, minlength=groups))
+    return _Seen((inside @ x).toarray(), (standing @ detected).toarray(), np.bincount(member, v, groups))
 
 
 def _frame(

@@ -18,8 +18,9 @@ Source: Arvanitidis, Hansen and Hauberg 2018, arXiv:1710.11379; Yang, Arvanitidi
 arXiv:1809.04747 (discrete spline energy); Arvanitidis et al. 2022, arXiv:2106.05367 (pulling back Fisher's metric).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import scipy.optimize
@@ -198,14 +199,19 @@ def through(
 
 
 def distances(
-    metric: Metric, points: Float[np.ndarray, "points latent"], nodes: Float[np.ndarray, "obs latent"], seed: int = 0
+    metric: Metric,
+    points: Float[np.ndarray, "points latent"],
+    nodes: Float[np.ndarray, "obs latent"],
+    seed: int = 0,
+    pairs: Iterable[tuple[int, int]] | None = None,
 ) -> Float[np.ndarray, "points points"]:
-    """Lengths of the curves between each two points, (points, points); symmetric, in the units of f."""
-    count = len(points)
-    found = np.zeros((count, count))
-    for a in range(count):
-        for b in range(a + 1, count):
-            found[a, b] = found[b, a] = geodesic(metric, points[a], points[b], nodes, seed=seed).length
+    """Lengths of the curves between each two points, (points, points); symmetric, in the units of f.
+
+    `pairs` says between which, 0 is left between others; None means all.
+    """
+    found = np.zeros((len(points), len(points)))
+    for a, b in combinations(range(len(points)), 2) if pairs is None else pairs:
+        found[a, b] = found[b, a] = geodesic(metric, points[a], points[b], nodes, seed=seed).length
     return found
 
 

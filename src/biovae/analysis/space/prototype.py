@@ -29,6 +29,7 @@ class Prototype:
         similarity: Correlation with each type's mean, highest first; of logarithms where values are not negative.
         weights: Shares of the types in the closest mixture, highest first; empty where values can be negative.
         unexplained: Share of the prototype that the mixture leaves unexplained; NaN without one.
+        centres: What the centre of each type decodes to, (types, features); None without a decoder.
     """
 
     frame: pd.DataFrame
@@ -36,6 +37,7 @@ class Prototype:
     similarity: pd.Series
     weights: pd.Series
     unexplained: float
+    centres: pd.DataFrame | None = None
 
     def __str__(self) -> str:
         """What the prototype resembles, in one sentence."""

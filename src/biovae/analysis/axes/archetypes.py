@@ -1,0 +1,171 @@
+"""Archetypes: the corners between which observations lie, each a mixture of them.
+
+    Z   positions, (obs, latent)
+    S   shares of observations in an archetype, rows sum to 1      (archetypes, obs)
+    X = S Z, the archetypes, inside the cloud or on its edge       (archetypes, latent)
+    A   shares of archetypes in an observation, rows sum to 1      (obs, archetypes)
+
+    min over A, S of |Z - A X|^2
+
+Where cells are mixtures of a few pure states the archetypes are those states; where they are not, no weight means much:
+look at what is left unexplained. Both factors move down their gradients with momentum and are put back on the simplex.
+
+Source: Cutler and Breiman 1994, doi:10.1080/00401706.1994.10485840; Mørup and Hansen 2012,
+doi:10.1016/j.neucom.2011.06.033 (start and gradients); Duchi et al. 2008, doi:10.1145/1390156.1390191 (projection).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from biovae.analysis.neighbourhoods.neighbours import finite
+from biovae.errors import InputError
+
+MOST = 2000  # observations that archetypes are made of; the weights are those of all
+STARTS, TRIED = 5, 15  # how many, and rounds after which the best one is taken
+ROUNDS, STEPS = 100, 10  # alternations at most, and steps down the gradient in each
+SETTLED = 1e-3  # share of the unexplained by which a round must still lower it
+
+
+@dataclass(frozen=True)
+class Archetypes:
+    """The corners of a cloud, the most common one first.
+
+    Attributes:
+        positions: (archetypes, latent).
+        weights: Shares of the archetypes in each observation, (obs, archetypes).
+        deviation: Standard deviation of the weights over draws of z; NaN without draws.
+        explained: Share of the variance of z that mixtures of archetypes explain.
+        nearest: The observation nearest to each archetype.
+    """
+
+    positions: Float[np.ndarray, "archetypes latent"]
+    weights: Float[np.ndarray, "obs archetypes"]
+    deviation: Float[np.ndarray, "obs archetypes"]
+    explained: float
+    nearest: Int[np.ndarray, "archetypes"]
+
+    def __str__(self) -> str:
+        """How much they explain, and how sure the weights are."""
+        said = f"{len(self.positions)} archetypes explain {self.explained:.0%} of the variance of z"
+        if np.isnan(self.deviation).all():
+            return f"{said}."
+        return f"{said}; over draws of z weights have a standard deviation of {self.deviation.mean():.2f}."
+
+
+def archetypes(
+    z: Float[np.ndarray, "obs latent"],
+    count: int,
+    draws: Iterable[Float[np.ndarray, "obs latent"]] = (),
+    seed: int = 0,
+) -> Archetypes:
+    """Find the corners between which observations lie, and how much of each is in every observation.
+
+    Args:
+        z: Positions.
+        count: How many archetypes.
+        draws: Samples of z, for the doubt about weights.
+        seed: Of the start, and of the observations that archetypes are made of, above 2,000.
+
+    Raises:
+        InputError: Fewer than two archetypes, or as many as observations.
+    """
+    z = finite(z)
+    if not 2 <= count < len(z):
+        raise InputError(f"expected 2 archetypes or more, and fewer than observations ({len(z):,}), found {count}.")
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.permutation(len(z))[:MOST])
+    starts = [_at(_furthest(z[rows], count, first), len(rows)) for first in rng.integers(len(rows), size=STARTS)]
+    best, _ = min((_corners(z[rows], start, TRIED) for start in starts), key=lambda found: found[1])
+    s, _ = _corners(z[rows], best)
+    weights = shares(z, s @ z[rows])
+    order = np.argsort(-weights.mean(0), kind="stable")
+    positions, weights, s = s[order] @ z[rows], weights[:, order], s[order]
+    again = [shares(draw, _corners(draw[rows], s)[0] @ draw[rows]) for draw in draws]
+    rest = np.square(z - weights @ positions).sum() / max(np.square(z - z.mean(0)).sum(), np.finfo(np.float64).tiny)
+    apart = np.square(z[:, None] - positions).sum(-1)
+    deviation = np.std(again, axis=0) if again else np.full(weights.shape, np.nan)
+    return Archetypes(positions, weights, deviation, float(1 - rest), apart.argmin(0))
+
+
+def shares(
+    z: Float[np.ndarray, "obs latent"], positions: Float[np.ndarray, "archetypes latent"]
+) -> Float[np.ndarray, "obs archetypes"]:
+    """The mixture of archetypes nearest to each observation: A, rows at least 0 that sum to 1."""
+    even = np.full((len(z), len(positions)), 1 / len(positions))
+    return _descend(even, np.asarray(z, dtype=np.float64) @ positions.T, positions @ positions.T, 3 * ROUNDS)
+
+
+def _at(rows: np.ndarray, size: int) -> np.ndarray:
+    """S of archetypes that are observations."""
+    s = np.zeros((len(rows), size))
+    s[np.arange(len(rows)), rows] = 1
+    return s
+
+
+def _corners(z: np.ndarray, s: np.ndarray, rounds: int = ROUNDS) -> tuple[Float[np.ndarray, "archetypes obs"], float]:
+    """S, from one to start with, and the squares that it leaves."""
+    z = np.asarray(z, dtype=np.float64)
+    z = z - z.mean(0)
+    a, before, left = np.full((len(z), len(s)), 1 / len(s)), np.inf, np.inf
+    steep = float(np.linalg.norm(z, 2) ** 2)
+    for _ in range(rounds):
+        x = s @ z
+        a = _descend(a, z @ x.T, x @ x.T, STEPS)
+        within = a.T @ a
+        s = _shifted(s, (a.T @ z, within), z, 1 / float(np.linalg.norm(within, 2) * steep))
+        left = float(np.square(z - a @ (s @ z)).sum())
+        if before - left < SETTLED * before:
+            break
+        before = left
+    return s, left
+
+
+def _descend(a: np.ndarray, target: np.ndarray, inner: np.ndarray, steps: int) -> np.ndarray:
+    """min |Z - A X|^2 over rows of A on the simplex, given Z X' and X X'."""
+    step = 1 / max(np.linalg.norm(inner, 2), np.finfo(np.float64).tiny)
+    ahead, pace = a, 1.0
+    for _ in range(steps):
+        moved = _simplex(ahead - step * (ahead @ inner - target))
+        faster = (1 + np.sqrt(1 + 4 * pace**2)) / 2
+        ahead = moved + (pace - 1) / faster * (moved - a)
+        a, pace = moved, faster
+    return a
+
+
+def _shifted(s: np.ndarray, of: tuple[np.ndarray, np.ndarray], z: np.ndarray, step: float) -> np.ndarray:
+    """min |Z - A S Z|^2 over rows of S on the simplex, given A'Z and A'A."""
+    target, within = of
+    ahead, pace = s, 1.0
+    for _ in range(STEPS):
+        moved = _simplex(ahead - step * (within @ (ahead @ z) - target) @ z.T)
+        faster = (1 + np.sqrt(1 + 4 * pace**2)) / 2
+        ahead = moved + (pace - 1) / faster * (moved - s)
+        s, pace = moved, faster
+    return s
+
+
+def _simplex(v: Float[np.ndarray, "rows parts"]) -> Float[np.ndarray, "rows parts"]:
+    """The nearest row that is at least 0 and sums to 1.
+
+    >>> _simplex(np.array([[0.5, 0.7], [3.0, -1.0]])).round(2).tolist()
+    [[0.4, 0.6], [1.0, 0.0]]
+    """
+    ordered = -np.sort(-v, axis=1)
+    over = (np.cumsum(ordered, axis=1) - 1) / np.arange(1, v.shape[1] + 1)
+    last = (ordered > over).sum(1) - 1
+    return np.maximum(v - over[np.arange(len(v)), last][:, None], 0)
+
+
+def _furthest(z: np.ndarray, count: int, first: int) -> Int[np.ndarray, "archetypes"]:
+    """Observations far from each other: each next one has the largest sum of distances; the first is given up."""
+    chosen, total = [first], np.linalg.norm(z - z[first], axis=1)
+    for turn in range(count):
+        if turn == count - 1:
+            total = total - np.linalg.norm(z - z[chosen.pop(0)], axis=1)
+        free = np.where(np.isin(np.arange(len(z)), chosen), -np.inf, total)
+        chosen.append(int(free.argmax()))
+        total = total + np.linalg.norm(z - z[chosen[-1]], axis=1)
+    return np.array(chosen)

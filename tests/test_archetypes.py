@@ -1,0 +1,105 @@
+"""Archetypes against mixtures whose corners and shares are known, and on a fitted model."""
+
+import numpy as np
+import pytest
+
+import biovae as bv
+from biovae.analysis import archetypes
+from biovae.analysis.axes.archetypes import _simplex, shares
+from biovae.datasets import Scenario, States, simulate
+from biovae.errors import InputError
+
+
+def mixtures(noise=0.0, obs=600, corners=4, latent=6, seed=0):
+    rng = np.random.default_rng(seed)
+    places = 3 * rng.standard_normal((corners, latent))
+    weights = rng.dirichlet(np.full(corners, 0.4), obs)
+    return weights @ places + noise * rng.standard_normal((obs, latent)), weights, places
+
+
+def matched(found, places):
+    """The archetype nearest to each corner."""
+    return np.linalg.norm(places[:, None] - found.positions, axis=-1).argmin(1)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_corners_and_shares_of_pure_mixtures_are_found(seed):
+    z, weights, places = mixtures(seed=seed)
+    found = archetypes(z, 4, seed=seed)
+    own = matched(found, places)
+    assert len(set(own)) == 4
+    np.testing.assert_allclose(found.positions[own], places, atol=0.3)
+    np.testing.assert_allclose(found.weights[:, own], weights, atol=0.06)
+    assert found.explained > 0.999
+    assert (np.diff(found.weights.mean(0)) <= 0).all()
+    np.testing.assert_allclose(z[found.nearest][own], places, atol=0.4)
+
+
+def test_a_triangle_has_its_vertices_as_corners():
+    vertices = np.array([[0.0, 0.0], [4.0, 0.0], [1.0, 3.0]])
+    inner = np.random.default_rng(0).dirichlet(np.ones(3), 200) @ vertices
+    found = archetypes(np.concatenate([inner, vertices]), 3)
+    np.testing.assert_allclose(found.positions[matched(found, vertices)], vertices, atol=0.02)
+
+
+def test_shares_are_those_of_the_nearest_mixture():
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    outside = np.array([[2.0, 2.0], [0.2, 0.3], [-1.0, -5.0]])
+    np.testing.assert_allclose(shares(outside, corners), [[0, 0.5, 0.5], [0.5, 0.2, 0.3], [1, 0, 0]], atol=1e-6)
+
+
+def test_the_simplex_is_the_nearest_one():
+    rng = np.random.default_rng(0)
+    v = rng.normal(size=(50, 5))
+    near = _simplex(v)
+    np.testing.assert_allclose(near.sum(1), 1)
+    assert (near >= 0).all()
+    others = rng.dirichlet(np.ones(5), (50, 400))
+    assert (np.linalg.norm(v[:, None] - others, axis=-1).min(1) >= np.linalg.norm(v - near, axis=1)).all()
+
+
+def test_turning_and_stretching_the_space_changes_no_share():
+    z, *_ = mixtures(noise=0.1)
+    turn, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((6, 6)))
+    one, other = archetypes(z, 4), archetypes(5 * z @ turn + 7, 4)
+    np.testing.assert_allclose(one.weights, other.weights, atol=0.02)
+
+
+def test_the_doubt_grows_with_the_noise_of_the_draws():
+    z, *_ = mixtures()
+    rng = np.random.default_rng(0)
+    little, much = (
+        archetypes(z, 4, [z + s * rng.standard_normal(z.shape) for _ in range(4)]).deviation.mean() for s in (0.02, 0.5)
+    )
+    assert 0 < little < 0.2 * much
+    assert np.isnan(archetypes(z, 4).deviation).all()
+
+
+@pytest.mark.parametrize("count", [1, 600])
+def test_nonsense_is_refused(count):
+    with pytest.raises(InputError, match=f"found {count}"):
+        archetypes(mixtures()[0], count)
+
+
+def test_archetypes_of_a_model_say_what_they_are():
+    cells = simulate(Scenario(states=States(types=3, unevenness=0.0)), cells=300, genes=80, seed=0)
+    vae = bv.VAE(bv.rna(), latent=3, hidden=32).fit(cells, epochs=30, progress=False)
+    found = bv.tl.archetypes(vae, cells, 3, groups="cell_type", draws=2, progress=False)
+    np.testing.assert_allclose(found.groups.sum(1), 1)
+    assert (found.groups.max(1) > 0.6).all()
+    assert found.groups.idxmax(1).nunique() == 3
+    np.testing.assert_allclose(found.profiles, vae.decode(found.found.positions), rtol=1e-4)
+    first = found.markers[found.markers["archetype"] == "archetype 1"].iloc[0]
+    assert first["value"] == pytest.approx(found.profiles.loc["archetype 1", first["feature"]])
+    assert first["log2_fold_change"] > 0
+    assert "most in type" in str(found)
+    assert len(bv.tl.archetypes(vae, cells, 2, draws=0, progress=False).groups) >= 2
+
+
+def test_every_group_has_a_prototype_of_its_own():
+    cells = simulate(Scenario(states=States(types=3, unevenness=0.0)), cells=300, genes=80, seed=0)
+    vae = bv.VAE(bv.rna(), latent=3, hidden=32).fit(cells, epochs=30, progress=False)
+    found = bv.tl.prototype(vae, cells, groups="cell_type")
+    middle = vae.embed(cells)[(cells.obs["cell_type"] == "type 2").to_numpy()].mean(0)
+    np.testing.assert_allclose(found.centres.loc["type 2"], vae.decode(middle[None])[0], rtol=1e-4)
+    assert bv.tl.prototype(vae, cells).centres is None

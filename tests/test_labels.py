@@ -1,0 +1,43 @@
+"""Groups as tools take them: a column, one value per observation, or a series that says whose each value is."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from biovae.errors import InputError
+from biovae.tools.labels import labelled, named
+
+CELLS = pd.Index([f"c{i}" for i in range(6)])
+GROUPS = pd.Series(list("aabbcc"), index=CELLS)
+
+
+@pytest.fixture
+def adata():
+    return ad.AnnData(np.zeros((6, 2), np.float32), obs=pd.DataFrame({"group": GROUPS}, index=CELLS))
+
+
+GIVEN = {
+    "a column": "group",
+    "values": list(GROUPS),
+    "a series in order": GROUPS,
+    "a series in another order": GROUPS.sample(frac=1, random_state=0),
+    "a series of more observations": pd.concat([pd.Series({"other": "z"}), GROUPS[::-1]]),
+    "a series that counts": GROUPS.reset_index(drop=True),
+}
+
+
+@pytest.mark.parametrize("groups", GIVEN.values(), ids=GIVEN.keys())
+def test_every_observation_has_its_own_group(groups, adata):
+    assert list(labelled(adata, groups)) == list(GROUPS)
+
+
+def test_a_mask_follows_names_too(adata):
+    mask = GROUPS == "a"
+    np.testing.assert_array_equal(named(adata, mask[::-1]), mask.to_numpy())
+
+
+@pytest.mark.parametrize("index", [[f"x{i}" for i in range(6)], ["c0"] * 6])
+def test_a_series_of_other_observations_is_refused(index, adata):
+    with pytest.raises(InputError, match="index it by obs_names"):
+        labelled(adata, GROUPS.set_axis(index))
