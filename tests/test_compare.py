@@ -257,7 +257,11 @@ WRONG = {
     "mixture": (lambda vae: ({"a": vae}, ["poisson"]), "one or the other"),
     "no models": (lambda vae: ({}, None), "models by name"),
     "other features": (lambda vae: ({"a": vae, "b": bv.VAE(bv.rna(features=10), latent=2)}, None), "same features"),
-    "reals among counts": (lambda vae: (vae, ["poisson", bv.Gaussian()]), "same features"),
+    "reals among counts": (
+        lambda vae: ({"a": vae, "b": bv.VAE(bv.continuous(name="rna"), latent=2)}, None),
+        "same features",
+    ),
+    "a likelihood of reals": (lambda vae: (vae, ["poisson", bv.Gaussian()]), "scores reals"),
     "two modalities": (lambda vae: (bv.VAE(bv.rna(), bv.rna(name="b"), latent=2), None), "one modality"),
     "nothing to vary": (lambda vae: (vae, []), "one likelihood"),
 }

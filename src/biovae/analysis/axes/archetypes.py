@@ -8,7 +8,8 @@
     min over A, S of |Z - A X|^2
 
 Where cells are mixtures of a few pure states the archetypes are those states; where they are not, no weight means much:
-look at what is left unexplained. Both factors move down their gradients with momentum and are put back on the simplex.
+look at what is left unexplained. Corners are sought among means of neighbourhoods, since a lone outlier is none. Both
+factors move down their gradients with momentum and are put back on the simplex.
 
 Source: Cutler and Breiman 1994, doi:10.1080/00401706.1994.10485840; Mørup and Hansen 2012,
 doi:10.1016/j.neucom.2011.06.033 (start and gradients); Duchi et al. 2008, doi:10.1145/1390156.1390191 (projection).
@@ -19,10 +20,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from sklearn.neighbors import NearestNeighbors
 
 from biovae.analysis.neighbourhoods.neighbours import finite
 from biovae.errors import InputError
 
+NEIGHBOURS = 10
 MOST = 2000  # observations that archetypes are made of; the weights are those of all
 STARTS, TRIED = 5, 15  # how many, and rounds after which the best one is taken
 ROUNDS, STEPS = 100, 10  # alternations at most, and steps down the gradient in each
@@ -60,6 +63,8 @@ def archetypes(
     count: int,
     draws: Iterable[Float[np.ndarray, "obs latent"]] = (),
     seed: int = 0,
+    *,
+    neighbours: int = NEIGHBOURS,
 ) -> Archetypes:
     """Find the corners between which observations lie, and how much of each is in every observation.
 
@@ -68,6 +73,7 @@ def archetypes(
         count: How many archetypes.
         draws: Samples of z, for the doubt about weights.
         seed: Of the start, and of the observations that archetypes are made of, above 2,000.
+        neighbours: Corners are sought among means of so many neighbours; 1 takes observations as they are.
 
     Raises:
         InputError: Fewer than two archetypes, or as many as observations.
@@ -77,13 +83,19 @@ def archetypes(
         raise InputError(f"expected 2 archetypes or more, and fewer than observations ({len(z):,}), found {count}.")
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(len(z))[:MOST])
-    starts = [_at(_furthest(z[rows], count, first), len(rows)) for first in rng.integers(len(rows), size=STARTS)]
-    best, _ = min((_corners(z[rows], start, TRIED) for start in starts), key=lambda found: found[1])
-    s, _ = _corners(z[rows], best)
-    weights = shares(z, s @ z[rows])
+    near = NearestNeighbors(n_neighbors=min(neighbours, len(rows))).fit(z[rows]).kneighbors(return_distance=False)
+    near = np.column_stack([np.arange(len(rows)), near[:, : neighbours - 1]])
+    smooth = z[rows][near].mean(1)
+    starts = [_at(_furthest(smooth, count, first), len(rows)) for first in rng.integers(len(rows), size=STARTS)]
+    best, _ = min((_corners(smooth, start, TRIED) for start in starts), key=lambda found: found[1])
+    s, _ = _corners(smooth, best)
+    weights = shares(z, s @ smooth)
     order = np.argsort(-weights.mean(0), kind="stable")
-    positions, weights, s = s[order] @ z[rows], weights[:, order], s[order]
-    again = [shares(draw, _corners(draw[rows], s)[0] @ draw[rows]) for draw in draws]
+    positions, weights, s = s[order] @ smooth, weights[:, order], s[order]
+    again = []
+    for draw in draws:
+        smooth = draw[rows][near].mean(1)
+        again.append(shares(draw, _corners(smooth, s)[0] @ smooth))
     rest = np.square(z - weights @ positions).sum() / max(np.square(z - z.mean(0)).sum(), np.finfo(np.float64).tiny)
     apart = np.square(z[:, None] - positions).sum(-1)
     deviation = np.std(again, axis=0) if again else np.full(weights.shape, np.nan)
