@@ -33,10 +33,7 @@ asking = typer.Typer(
 )
 app.add_typer(asking, name="ask")
 
-DISK = {
-    errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ENOTDIR,
-    errno.EISDIR,
-}  # fmt: skip
+DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR}
 
 
 def say(sentence: str) -> None:

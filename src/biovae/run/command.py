@@ -250,7 +250,7 @@ def report_again(run: Path, data: Path | None, say: Say, root: Sequence[str] = (
     found = judged(request, prepared, roles, say)
     if own and (run / "metrics.json").exists():
         found.about["metrics"] |= json.loads((run / "metrics.json").read_text())  # those of the fit
-    page = run / ("report.html" if own or data is None else f"report-{data.name.split('.')[0]}.html")
+    page = run / ("report.html" if own or data is None else f"report-{stem(data)}.html")
     write_page(found, page)
     return page
 
