@@ -89,6 +89,12 @@ def test_the_doubt_grows_with_the_noise_of_the_draws():
     assert np.isnan(archetypes(z, 4).deviation).all()
 
 
+def test_corners_that_explain_little_are_called_extremes():
+    z = np.random.default_rng(0).standard_normal((300, 10))
+    assert "extremes rather than pure states" in str(archetypes(z, 3))
+    assert "extremes" not in str(archetypes(mixtures()[0], 4))
+
+
 @pytest.mark.parametrize("count", [1, 600])
 def test_nonsense_is_refused(count):
     with pytest.raises(InputError, match=f"found {count}"):

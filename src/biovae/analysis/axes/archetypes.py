@@ -29,6 +29,7 @@ NEIGHBOURS = 10
 MOST = 2000  # observations that archetypes are made of; the weights are those of all
 STARTS, TRIED = 5, 15  # how many, and rounds after which the best one is taken
 ROUNDS, STEPS = 100, 10  # alternations at most, and steps down the gradient in each
+LITTLE = 0.4  # share of the variance of z below which observations are no mixtures of the corners
 SETTLED = 1e-3  # share of the unexplained by which a round must still lower it
 
 
@@ -53,6 +54,8 @@ class Archetypes:
     def __str__(self) -> str:
         """How much they explain, and how sure the weights are."""
         said = f"{len(self.positions)} archetypes explain {self.explained:.0%} of the variance of z"
+        if self.explained < LITTLE:
+            said += ", so little that they are extremes rather than pure states"
         if np.isnan(self.deviation).all():
             return f"{said}."
         return f"{said}; over draws of z weights have a standard deviation of {self.deviation.mean():.2f}."
