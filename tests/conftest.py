@@ -9,6 +9,9 @@ import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores, before torch and numba look at them
+    for library in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 hypothesis.settings.register_profile("biovae", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("biovae")
