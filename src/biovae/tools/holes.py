@@ -14,7 +14,6 @@ from jaxtyping import Float
 from mudata import MuData
 
 from biovae.analysis import Density, Doubt, Holes, Judge, PriorSupport, judge, log_normalise, rise
-from biovae.analysis import density as make
 from biovae.analysis import holes as find
 from biovae.analysis import prior_support as supported
 from biovae.model import VAE
@@ -77,9 +76,10 @@ def holes(  # noqa: PLR0913 - a user's door
     found = find(given.q, named, draws=draws, seed=seed)
     if found.frame.empty or support_of(vae, modality) is not Support.COUNTS:
         return found
-    few, rows = _some(given, data, seed)
+    few = given if len(given.rows) <= CELLS else latent(vae, data, held_out, seed, CELLS)
     judged = _judge(few, modality, None, seed)(found.z).drop(columns=["rarity", "support"])
-    parts = [found.frame, judged, _rises(few, found, named[rows], modality)]
+    their = named[np.searchsorted(given.rows, few.rows)]
+    parts = [found.frame, judged, _rises(few, found, their, modality)]
     return replace(found, frame=pd.concat(parts, axis=1))
 
 
@@ -119,7 +119,7 @@ def plausibility(  # noqa: PLR0913 - a user's door
 
     Args:
         vae: A fitted model.
-        data: The observations to measure by; not changed.
+        data: The observations to measure by, up to 20,000 of them; not changed.
         z: Points, (points, latent).
         modality: Whose decoded profiles are judged; it must hold counts. None takes the first.
         held_out: See `density`.
@@ -130,18 +130,7 @@ def plausibility(  # noqa: PLR0913 - a user's door
         See `analysis.Judge`: a row per point, columns `rarity`, `drift`, `misfit`, `clash`; `support`, `p_drift`, ...;
         `coherence` and `plausibility`.
     """
-    return _judge(_some(latent(vae, data, held_out, seed), data, seed)[0], modality, doubt, seed)(z)
-
-
-def _some(given: Latent, data: AnnData | MuData, seed: int) -> tuple[Latent, np.ndarray]:
-    """So many observations as suffice to judge by, with a density of their own, and which of the given they are."""
-    everyone = np.arange(len(given.rows))
-    if len(everyone) <= CELLS:
-        return given, everyone
-    rows = np.sort(Noise(seed).numpy().permutation(everyone)[:CELLS])
-    q = make(given.q.mean[rows], given.q.variance[rows] / given.q.width, seed=seed)
-    observations = given.vae.observe(data, indices=given.rows[rows]).observations
-    return Latent(given.vae, q, observations, given.rows[rows]), rows
+    return _judge(latent(vae, data, held_out, seed, CELLS), modality, doubt, seed)(z)
 
 
 def _rises(given: Latent, found: Holes, named: np.ndarray, modality: str | None) -> pd.DataFrame:

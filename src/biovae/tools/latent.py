@@ -45,7 +45,9 @@ class Latent:
     rows: Int[np.ndarray, "obs"]
 
 
-def latent(vae: VAE, data: Data, held_out: str | np.ndarray | None = None, seed: int = 0) -> Latent:
+def latent(
+    vae: VAE, data: Data, held_out: str | np.ndarray | None = None, seed: int = 0, most: int | None = None
+) -> Latent:
     """The aggregate posterior of data; the support is measured by the held-out observations where there are some.
 
     Args:
@@ -53,21 +55,32 @@ def latent(vae: VAE, data: Data, held_out: str | np.ndarray | None = None, seed:
         data: The observations; not changed.
         held_out: Boolean column of `obs`, or array: observations that training has not seen, kept out of the density.
         seed: Of subsets of large data.
+        most: Make the density of so many observations at most, drawn at random; None takes all.
     """
     observations = vae.observe(data).observations
     moments = posterior_moments(vae.network, observations, everything(observations))
+    apart = _apart(data, len(observations), held_out)
+    rows = np.flatnonzero(~apart)
+    if most is not None and len(rows) > most:
+        rows = np.sort(Noise(seed).numpy().permutation(rows)[:most])
+    measured = moments.mean[apart] if apart.any() else None
+    q = density(moments.mean[rows], moments.variance[rows], held_out=measured, seed=seed)
+    if len(rows) < len(observations):
+        observations = vae.observe(data, indices=rows).observations
+    return Latent(vae, q, observations, rows)
+
+
+def _apart(data: Data, observations: int, held_out: str | np.ndarray | None) -> Bool[np.ndarray, "obs"]:
+    """The observations that have no part in the density."""
     if held_out is None:
-        q = density(moments.mean, moments.variance, seed=seed)
-        return Latent(vae, q, observations, np.arange(len(observations)))
+        return np.zeros(observations, dtype=bool)
     apart = flags(data, held_out) if isinstance(held_out, str) else np.asarray(held_out, dtype=bool)
-    if len(apart) != len(observations) or apart.all() or not apart.any():
+    if len(apart) != observations or apart.all() or not apart.any():
         raise InputError(
-            f"expected some of {len(observations)} observations held out and some not, found {int(apart.sum())} of "
+            f"expected some of {observations} observations held out and some not, found {int(apart.sum())} of "
             f"{len(apart)}: give a boolean for each."
         )
-    rows = np.flatnonzero(~apart)
-    q = density(moments.mean[rows], moments.variance[rows], held_out=moments.mean[apart], seed=seed)
-    return Latent(vae, q, vae.observe(data, indices=rows).observations, rows)
+    return apart
 
 
 def regions(given: Latent, data: Data, groups: str | None, seed: int = 0) -> np.ndarray:

@@ -15,15 +15,17 @@ Source: Cutler and Breiman 1994, doi:10.1080/00401706.1994.10485840; Mørup and 
 doi:10.1016/j.neucom.2011.06.033 (start and gradients); Duchi et al. 2008, doi:10.1145/1390156.1390191 (projection).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.neighbors import NearestNeighbors
+from scipy.spatial.distance import cdist
 
-from biovae.analysis.neighbourhoods.neighbours import finite
+from biovae.analysis.neighbourhoods.neighbours import finite, nearest
 from biovae.errors import InputError
+
+Slope = Callable[[np.ndarray], np.ndarray]
 
 NEIGHBOURS = 10
 MOST = 2000  # observations that archetypes are made of; the weights are those of all
@@ -86,8 +88,9 @@ def archetypes(
         raise InputError(f"expected 2 archetypes or more, and fewer than observations ({len(z):,}), found {count}.")
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(len(z))[:MOST])
-    near = NearestNeighbors(n_neighbors=min(neighbours, len(rows))).fit(z[rows]).kneighbors(return_distance=False)
-    near = np.column_stack([np.arange(len(rows)), near[:, : neighbours - 1]])
+    near = np.arange(len(rows))[:, None]
+    if neighbours > 1:
+        near = np.column_stack([near, nearest(z[rows], neighbours - 1)[0]])
     smooth = z[rows][near].mean(1)
     starts = [_at(_furthest(smooth, count, first), len(rows)) for first in rng.integers(len(rows), size=STARTS)]
     best, _ = min((_corners(smooth, start, TRIED) for start in starts), key=lambda found: found[1])
@@ -100,9 +103,8 @@ def archetypes(
         smooth = draw[rows][near].mean(1)
         again.append(shares(draw, _corners(smooth, s)[0] @ smooth))
     rest = np.square(z - weights @ positions).sum() / max(np.square(z - z.mean(0)).sum(), np.finfo(np.float64).tiny)
-    apart = np.square(z[:, None] - positions).sum(-1)
     deviation = np.std(again, axis=0) if again else np.full(weights.shape, np.nan)
-    return Archetypes(positions, weights, deviation, float(1 - rest), apart.argmin(0))
+    return Archetypes(positions, weights, deviation, float(1 - rest), cdist(positions, z).argmin(1))
 
 
 def shares(
@@ -110,7 +112,7 @@ def shares(
 ) -> Float[np.ndarray, "obs archetypes"]:
     """The mixture of archetypes nearest to each observation: A, rows at least 0 that sum to 1."""
     even = np.full((len(z), len(positions)), 1 / len(positions))
-    return _descend(even, np.asarray(z, dtype=np.float64) @ positions.T, positions @ positions.T, 3 * ROUNDS)
+    return _descend(even, *_slope_of_a(np.asarray(z, dtype=np.float64), positions), 3 * ROUNDS)
 
 
 def _at(rows: np.ndarray, size: int) -> np.ndarray:
@@ -125,12 +127,9 @@ def _corners(z: np.ndarray, s: np.ndarray, rounds: int = ROUNDS) -> tuple[Float[
     z = np.asarray(z, dtype=np.float64)
     z = z - z.mean(0)
     a, before, left = np.full((len(z), len(s)), 1 / len(s)), np.inf, np.inf
-    steep = float(np.linalg.norm(z, 2) ** 2)
     for _ in range(rounds):
-        x = s @ z
-        a = _descend(a, z @ x.T, x @ x.T, STEPS)
-        within = a.T @ a
-        s = _shifted(s, (a.T @ z, within), z, 1 / float(np.linalg.norm(within, 2) * steep))
+        a = _descend(a, *_slope_of_a(z, s @ z), STEPS)
+        s = _descend(s, *_slope_of_s(z, a), STEPS)
         left = float(np.square(z - a @ (s @ z)).sum())
         if before - left < SETTLED * before:
             break
@@ -138,28 +137,30 @@ def _corners(z: np.ndarray, s: np.ndarray, rounds: int = ROUNDS) -> tuple[Float[
     return s, left
 
 
-def _descend(a: np.ndarray, target: np.ndarray, inner: np.ndarray, steps: int) -> np.ndarray:
-    """min |Z - A X|^2 over rows of A on the simplex, given Z X' and X X'."""
-    step = 1 / max(np.linalg.norm(inner, 2), np.finfo(np.float64).tiny)
-    ahead, pace = a, 1.0
+def _slope_of_a(z: np.ndarray, x: np.ndarray) -> tuple[Slope, float]:
+    """A X X' - Z X', and its steepest change."""
+    inner, target = x @ x.T, z @ x.T
+    return lambda a: a @ inner - target, float(np.linalg.norm(inner, 2))
+
+
+def _slope_of_s(z: np.ndarray, a: np.ndarray) -> tuple[Slope, float]:
+    """A' (A S Z - Z) Z', and its steepest change."""
+    inner, target = a.T @ a, a.T @ z
+    return lambda s: (inner @ (s @ z) - target) @ z.T, float(np.linalg.norm(inner, 2) * np.linalg.norm(z, 2) ** 2)
+
+
+def _descend(shares: np.ndarray, slope: Slope, steepest: float, steps: int) -> Float[np.ndarray, "rows parts"]:
+    """Down the slope of half the squares, with momentum and back onto the simplex.
+
+    Source: Beck and Teboulle 2009, doi:10.1137/080716542.
+    """
+    ahead, pace = shares, 1.0
     for _ in range(steps):
-        moved = _simplex(ahead - step * (ahead @ inner - target))
+        moved = _simplex(ahead - slope(ahead) / max(steepest, np.finfo(np.float64).tiny))
         faster = (1 + np.sqrt(1 + 4 * pace**2)) / 2
-        ahead = moved + (pace - 1) / faster * (moved - a)
-        a, pace = moved, faster
-    return a
-
-
-def _shifted(s: np.ndarray, of: tuple[np.ndarray, np.ndarray], z: np.ndarray, step: float) -> np.ndarray:
-    """min |Z - A S Z|^2 over rows of S on the simplex, given A'Z and A'A."""
-    target, within = of
-    ahead, pace = s, 1.0
-    for _ in range(STEPS):
-        moved = _simplex(ahead - step * (within @ (ahead @ z) - target) @ z.T)
-        faster = (1 + np.sqrt(1 + 4 * pace**2)) / 2
-        ahead = moved + (pace - 1) / faster * (moved - s)
-        s, pace = moved, faster
-    return s
+        ahead = moved + (pace - 1) / faster * (moved - shares)
+        shares, pace = moved, faster
+    return shares
 
 
 def _simplex(v: Float[np.ndarray, "rows parts"]) -> Float[np.ndarray, "rows parts"]:
