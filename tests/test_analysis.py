@@ -18,6 +18,7 @@ from biovae.analysis import (
     label_accuracy,
     label_hits,
     leiden,
+    limits,
     log_normalise,
     markers,
     nearest,
@@ -314,3 +315,20 @@ def test_values_that_can_be_negative_have_differences_and_no_mixture():
     np.testing.assert_allclose(found.frame["difference"], [0.4, -1.6, 0.7])
     assert found.similarity.index[0] == "A"
     assert found.weights.empty
+
+
+# limits
+
+
+@pytest.mark.parametrize("draws", [19, 20, 25, 40, 200])
+def test_limits_hold_as_many_further_draws_as_they_say(draws):
+    values = np.random.default_rng(draws).standard_normal((draws + 1, 20_000))
+    lower, upper = limits(values[:draws])
+    inside = ((values[draws] > lower) & (values[draws] < upper)).mean()
+    assert 0.893 < inside < 0.915  # between two ranks a straight line lies outside a normal quantile
+    np.testing.assert_allclose([lower, upper], np.quantile(values[:draws], (0.05, 0.95), axis=0, method="weibull"))
+
+
+def test_limits_of_hardly_any_draws_are_the_outermost_and_unknown_where_one_is():
+    values = np.array([[1.0, 5.0], [3.0, np.nan], [2.0, 1.0]])
+    np.testing.assert_array_equal(limits(values), [[1, np.nan], [3, np.nan]])

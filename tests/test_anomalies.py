@@ -284,6 +284,13 @@ def test_a_covariate_that_is_a_number_keeps_no_cells_apart(adata):
     assert "doublet" in bv.tl.anomalies(model, data, progress=False).frame
 
 
+def test_observations_that_repeat_each_other_stand_for_few_states(vae, adata):
+    rows = np.repeat(np.arange(12), 40)
+    few = ad.AnnData(adata.X[rows], adata.obs.iloc[rows].reset_index(drop=True).rename(index=str), adata.var)
+    found = bv.tl.anomalies(vae, few, groups="cell_type", draws=3, progress=False)
+    assert found.frame["doublet"].notna().all()
+
+
 def test_where_no_batch_holds_two_kinds_no_doublets_are_made(adata):
     model = bv.VAE(bv.rna(), covariates=["batch"], latent=3, hidden=16).fit(adata, epochs=5, progress=False)
     found = bv.tl.anomalies(model, adata, groups="batch", progress=False)

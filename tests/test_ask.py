@@ -151,6 +151,17 @@ def test_a_trajectory_takes_names_ends_and_features(folder, adata, levels):
     assert tables["trajectory"].set_index("observation").loc[name, "pseudotime"] == 0
 
 
+def test_layers_that_hold_too_little_cost_no_answer(folder, adata, levels, tmp_path):
+    layered = adata.copy()
+    layered.layers["spliced"], layered.layers["unspliced"] = layered.X.copy(), layered.X * 0
+    layered.write_h5ad(tmp_path / "layered.h5ad")
+    words = ("--root", f"cell_type={levels[0]}", "--draws", 0, "--out", tmp_path / "t")
+    code, out = run("ask", "trajectory", folder / "run", tmp_path / "layered.h5ad", *words)
+    assert code == 0, out
+    assert "No direction from unspliced counts" in out
+    assert (tmp_path / "t" / "trajectory.csv").exists()
+
+
 def test_archetypes_are_told_by_groups(folder, levels):
     out, tables = asked(folder, "archetypes", "--count", 3, "--groups", "cell_type")
     assert "3 archetypes explain" in out

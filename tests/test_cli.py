@@ -316,6 +316,22 @@ def test_errors_are_one_sentence_with_an_exit_code(words, code, says, folder, tm
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")]
+)
+def test_too_little_memory_is_said_in_one_sentence(error, folder, monkeypatch):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr("biovae.run.command.check_file", fails)
+    code, out = run("check", folder / "cells.h5ad")
+    assert code == 3
+    assert "expected enough memory" in out
+    monkeypatch.setattr("biovae.run.command.check_file", lambda *_: int("x"))
+    with pytest.raises(ValueError, match="invalid literal"):
+        run("check", folder / "cells.h5ad")
+
+
 def test_options_come_from_a_file_and_typed_ones_win(folder, tmp_path):
     config = tmp_path / "fit.toml"
     config.write_text('epochs = 2\nlatent = 2\nhidden = 8\ncovariates = ["batch"]\n')

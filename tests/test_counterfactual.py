@@ -212,6 +212,13 @@ def test_the_frame_is_in_logarithms_of_counts(found, adata):
     assert list(found.response.weights.index) == ["B", "Mono", "T"]
 
 
+def test_every_draw_has_counts_of_its_own(found):
+    moved, shift = found.moved, np.full(found.moved.z.shape[1], 0.1)
+    one, again, other = (moved.change(found.rows, shift, samples=1, draw=k) for k in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).mean() > 0.9
+
+
 def test_what_is_asked_about_is_not_looked_at(found, adata, left_out):
     others = adata[~left_out].copy()
     again = bv.tl.counterfactual(found.moved.vae, others, "drug", "none", "given", group={"type": "NK"})

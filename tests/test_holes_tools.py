@@ -10,6 +10,7 @@ from scipy.stats import kstest
 
 import biovae as bv
 from biovae.datasets import Scenario, States, Technical, scenarios, simulate
+from biovae.tools import holes as module
 from biovae.tools.latent import latent
 from biovae.tools.path import _metric
 
@@ -60,6 +61,20 @@ def test_real_cells_are_plausible_and_a_far_point_is_not(vae, adata):
     assert far["plausibility"] < 0.01
     doubted = bv.tl.plausibility(vae, adata, vae.embed(adata)[:5], doubt=lambda z: np.abs(z).sum(1))
     assert {"doubt", "p_doubt"} <= set(doubted)
+
+
+def test_large_data_are_judged_by_some_and_measured_by_the_held_out(vae, adata, monkeypatch):
+    held_out, z = np.arange(500) % 5 == 0, vae.embed(adata)
+    monkeypatch.setattr(module, "CELLS", 150)
+    some = latent(vae, adata, held_out, most=150)
+    assert (len(some.rows), len(some.observations), len(some.q.mean)) == (150, 150, 150)
+    assert not held_out[some.rows].any()
+    assert len(some.q.reference) == held_out.sum()
+    np.testing.assert_allclose(vae.embed(adata, indices=some.rows), some.q.mean, atol=1e-5)
+    found = bv.tl.plausibility(vae, adata, z[:40], held_out=held_out)
+    np.testing.assert_allclose(found["support"], some.q.support(z[:40].astype(np.float64)), atol=1e-9)
+    frame = bv.tl.holes(vae, adata, groups="cell_type", held_out=held_out, draws=5).frame
+    assert frame[["misfit", "rise"]].notna().all(axis=None)
 
 
 def test_a_path_leads_from_one_type_to_the_other(vae, adata):

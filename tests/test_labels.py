@@ -5,7 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import biovae as bv
 from biovae.errors import InputError
+from biovae.modalities.views import Standardised
 from biovae.tools.labels import labelled, named
 
 CELLS = pd.Index([f"c{i}" for i in range(6)])
@@ -41,3 +43,28 @@ def test_a_mask_follows_names_too(adata):
 def test_a_series_of_other_observations_is_refused(index, adata):
     with pytest.raises(InputError, match="index it by obs_names"):
         labelled(adata, GROUPS.set_axis(index))
+
+
+@pytest.fixture(scope="module")
+def coded():
+    """Sites with one of three letters each, and a model of them."""
+    x = np.random.default_rng(0).integers(0, 3, (60, 8)).astype(np.float32)
+    data = ad.AnnData(x, obs=pd.DataFrame({"kind": ["a", "b"] * 30}, index=[f"o{i}" for i in range(60)]))
+    part = bv.Modality(name="sites", likelihood=bv.CategoricalLevels(levels=3), view=Standardised())
+    return bv.VAE(part, latent=2, hidden=8).fit(data, epochs=1, progress=False), data
+
+
+ASKED = {
+    "prototype": lambda vae, data: bv.tl.prototype(vae, data),
+    "dimensions": lambda vae, data: bv.tl.dimensions(vae, data),
+    "path": lambda vae, data: bv.tl.path(vae, data, "a", "b", groups="kind"),
+    "archetypes": lambda vae, data: bv.tl.archetypes(vae, data, 2, progress=False),
+    "expression": lambda vae, data: bv.tl.corrected_expression(vae, data, progress=False),
+    "trends": lambda vae, data: bv.tl.trends(vae, data, bv.tl.trajectory(vae, data, "o0", draws=0)),
+}
+
+
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED.keys())
+def test_names_of_categories_have_no_mean(ask, coded):
+    with pytest.raises(InputError, match="categories in 'sites'"):
+        ask(*coded)

@@ -15,7 +15,6 @@ import biovae as bv
 from biovae.datasets import Scenario, Technical, scenarios, simulate, simulate_multi
 from biovae.kernels import without_kernels
 from biovae.model.design import averaged_rows
-from biovae.model.generate import _limit
 from biovae.schema import CategoricalCovariate, Schema
 from biovae.training import plan
 
@@ -350,14 +349,6 @@ def test_many_levels_are_averaged_over_by_some_of_them():
     assert torch.equal(rows, averaged_rows(schema))
     few = averaged_rows(schema, {"donor": "donor7"})
     assert torch.equal(few[:, 90:], torch.eye(3))
-
-
-def test_limits_of_few_draws_hold_as_many_as_they_say():
-    draws = torch.from_numpy(np.random.default_rng(0).standard_normal((21, 20_000)))
-    lower, upper = (_limit(draws[:20], share) for share in (0.05, 0.95))
-    assert ((draws[20] > lower) & (draws[20] < upper)).double().mean() == pytest.approx(0.9, abs=0.01)
-    np.testing.assert_allclose(upper, np.quantile(draws[:20], 0.95, axis=0, method="weibull"))
-    assert torch.equal(_limit(draws[:3], 0.95), draws[:3].amax(0))
 
 
 def test_whole_numbers_are_no_batches(adata):

@@ -247,6 +247,12 @@ def test_every_picture_has_words_for_those_who_cannot_see_it(page):
     assert all(a.get("aria-hidden") for a in page.all("svg") if a.get("role") != "img")
 
 
+@pytest.mark.parametrize(("test", "gain"), [(None, "+24.0"), (-705.0, "+15.0")])
+def test_the_gain_is_that_of_the_observations_that_the_null_was_measured_on(test, gain):
+    page = Page(render(full(metrics={"validation_elbo": -696.0, "test_elbo": test, "versions": {}, "seed": 0})))
+    assert f"gain over the null {gain} nats per obs." in page.text
+
+
 def test_ids_are_unique_and_headings_step_down(page):
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))

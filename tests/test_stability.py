@@ -29,6 +29,7 @@ from biovae.analysis import (
 )
 from biovae.datasets import Scenario, Technical, simulate
 from biovae.errors import InputError, ModelFileError
+from biovae.tools.trajectory import root_rows
 
 EPOCHS = 6
 
@@ -413,6 +414,14 @@ def test_claims_are_those_of_the_members(fitted, cells, found):
     said = str(found)
     assert "called in all 3 fits; report those" in said
     assert "rank correlation of at least" in said
+
+
+def test_a_group_as_root_is_the_same_observation_in_every_fit(fitted, cells):
+    root = {"cell_type": cells.obs["cell_type"].iloc[0]}
+    by_group = bv.tl.stability(fitted, cells, root=root, progress=False)
+    start = root_rows(cells, fitted.members[0].embed(cells), root)
+    by_name = bv.tl.stability(fitted, cells, root=cells.obs_names[start[0]], progress=False)
+    pd.testing.assert_frame_equal(by_group.order, by_name.order)
 
 
 def test_a_subset_is_compared_where_there_are_many(fitted, cells):

@@ -35,6 +35,7 @@ from biovae.analysis.groups.judged import Judged, Predicted, energy_distance, ju
 from biovae.analysis.groups.pooling import Pooled, pooled
 from biovae.analysis.groups.response import References, Response, respond
 from biovae.analysis.groups.shrinkage import Shrunk, expected_fdr, shrink
+from biovae.analysis.limits import limits
 from biovae.analysis.models.agreement import Agreement, agreement, align, same_cluster, together
 from biovae.analysis.models.choice import Choice, choose
 from biovae.analysis.models.claims import calls_held, order_held
@@ -160,6 +161,7 @@ __all__ = [
     "label_hits",
     "ladder",
     "leiden",
+    "limits",
     "log_normalise",
     "markers",
     "mig",

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from mudata import MuData
 from torch import Tensor
 
+from biovae.analysis import limits
 from biovae.batch import Context
 from biovae.data import Prepared
 from biovae.errors import InputError, closest, first
@@ -29,7 +30,6 @@ from biovae.noise import Noise
 from biovae.schema import CategoricalCovariate, Schema
 
 At = tuple[int, float | None, Chosen | Literal["average"]]  # modality, library, covariates
-INTERVAL = (0.05, 0.95)
 
 
 @dataclass(frozen=True)
@@ -117,23 +117,14 @@ def expression(network: Network, schema: Schema, prepared: Prepared, wanted: Wan
         if wanted.samples:
             draws = q.sample(Noise(0, 0, i), wanted.samples)
             values = torch.stack([_at(network, schema, z, batch.covariates, wanted)[:, keep] for z in draws])
-            for found, share in zip((lowers, uppers), INTERVAL, strict=True):
-                found.append(_limit(values, share).numpy())
+            lower, upper = limits(values.numpy())
+            lowers.append(lower)
+            uppers.append(upper)
     frames = [
         pd.DataFrame(np.concatenate(parts), index=prepared.obs_names, columns=names[keep]) if parts else None
         for parts in (means, lowers, uppers)
     ]
     return Expression(*frames)
-
-
-def _limit(values: Float[Tensor, "draws *rest"], share: float) -> Float[Tensor, "*rest"]:
-    """What this share of further draws is expected to lie below: between the draws of rank share (draws + 1).
-
-    Source: Hyndman and Fan 1996, doi:10.2307/2684934, definition 6; the usual one is too narrow for few draws.
-    """
-    rank = min(max(share * (len(values) + 1) - 1, 0), len(values) - 1)
-    ordered = values.sort(0).values
-    return torch.lerp(ordered[int(rank)], ordered[min(int(rank) + 1, len(values) - 1)], rank % 1)
 
 
 def _at(network: Network, schema: Schema, z: Tensor, own: Tensor, wanted: Wanted) -> Tensor:

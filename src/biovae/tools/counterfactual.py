@@ -10,7 +10,18 @@ from anndata import AnnData
 from jaxtyping import Float
 from mudata import MuData
 
-from biovae.analysis import PCA, Judged, Predicted, References, Response, judge_predictions, log_normalise, pca, respond
+from biovae.analysis import (
+    PCA,
+    Judged,
+    Predicted,
+    References,
+    Response,
+    judge_predictions,
+    limits,
+    log_normalise,
+    pca,
+    respond,
+)
 from biovae.analysis.groups.response import ENOUGH
 from biovae.data import column as column_of
 from biovae.data.covariates import label
@@ -25,7 +36,6 @@ from biovae.training.progress import passing
 LEAST = 10  # observations of a reference type on either side
 DRAWS = 20  # for intervals
 COMPONENTS = 20  # in which clouds are compared
-INTERVAL = (0.05, 0.95)
 METHOD, BASELINE = "VAE", "additive"
 Rows = Mapping[tuple[str, int], np.ndarray]  # by group and side: 0 source, 1 target
 
@@ -263,4 +273,4 @@ def _interval(
         guesses = np.stack([average @ change, similar @ change, decoded], axis=1)
         of_its_own = response.spread * rng.standard_t(count, size=len(response.spread))
         out.append(np.maximum(_mean(moved, picked) + guesses @ response.shares.to_numpy() + of_its_own, 0))
-    return np.quantile(np.stack(out), INTERVAL, axis=0, method="weibull")
+    return limits(np.stack(out))

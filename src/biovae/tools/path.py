@@ -11,7 +11,7 @@ from anndata import AnnData
 from jaxtyping import Float
 from mudata import MuData
 
-from biovae.analysis import Curve, Metric, central, distances, geodesic, straight, switches
+from biovae.analysis import Curve, Metric, central, distances, geodesic, limits, straight, switches
 from biovae.errors import InputError, closest
 from biovae.model import VAE
 from biovae.model.generate import At, pull
@@ -23,7 +23,6 @@ from biovae.training.progress import passing
 Place = str | Sequence[float] | np.ndarray
 DRAWS = 40
 SAID = 8  # features that are named
-INTERVAL = (0.05, 0.95)
 EDGE = 1e-6  # of a probability
 TINY = torch.finfo(torch.float32).tiny
 UNIT: dict[Support, Callable[[torch.Tensor], torch.Tensor]] = {  # f of a mean, in which lengths are measured
@@ -167,7 +166,7 @@ def _walk(given: Latent, curve: Curve, modality: str | None, how: tuple[int, int
     spread = np.sqrt(given.q.variance[given.q.owner(curve.z)] / given.q.width)
     noise = np.random.default_rng(seed).standard_normal((draws, 1, curve.z.shape[1]))  # one for a whole draw of the way
     drawn = np.stack([decode(curve.z + spread * e) for e in noise]).astype(np.float64) if draws else mean[None]
-    lower, upper = np.quantile(drawn, INTERVAL, axis=0, method="weibull")
+    lower, upper = limits(drawn)
     names, time = given.vae.features(modality), pd.Index(curve.time, name="time")
     table, below, above = (pd.DataFrame(values, index=time, columns=names) for values in (mean, lower, upper))
     counts = mean.min(initial=0) >= 0

@@ -18,7 +18,7 @@ from scipy import stats
 from torch import Tensor
 
 from biovae import diagnostics as d
-from biovae.analysis import log_normalise
+from biovae.analysis import limits, log_normalise
 from biovae.batch import plain
 from biovae.errors import InputError
 from biovae.model import VAE
@@ -245,7 +245,7 @@ def _observations(of: _Replicated, names: np.ndarray, seed: int) -> pd.DataFrame
     frame = pd.DataFrame(index=pd.Index(names))
     if of.total is None or of.detected is None:
         return frame
-    lower, upper = np.quantile(of.detected[1:], (0.05, 0.95), axis=0, method="weibull")
+    lower, upper = limits(of.detected[1:])
     frame["total"], frame["total_expected"] = of.total[0], of.total[1:].mean(0)
     frame["detected"], frame["detected_expected"] = of.detected[0], of.detected[1:].mean(0)
     frame["detected_lower"], frame["detected_upper"] = lower, upper

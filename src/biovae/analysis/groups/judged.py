@@ -21,11 +21,11 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
+from biovae.analysis.limits import limits
 from biovae.errors import InputError
 
 TOP = 100  # features that changed most
 DRAWS = 200
-INTERVAL = (0.05, 0.95)
 MEASURES = ("R2 of means", f"R2 of the {TOP} most changed", "energy distance")
 LOWER_IS_BETTER = {"energy distance"}
 
@@ -124,7 +124,7 @@ def judge_predictions(
     rows = []
     for (measure, name), found in values.items():
         gain = (found - values[measure, names[1]]) * (-1 if measure in LOWER_IS_BETTER else 1)
-        drawn = [value for v in (found, gain) for value in (v[0], *np.quantile(v[1:], INTERVAL))]
+        drawn = [value for v in (found, gain) for value in (v[0], *limits(v[1:]))]
         rows.append((measure, name, *drawn))
     columns = ["measure", "method", "value", "lower", "upper", "gain", "gain_lower", "gain_upper"]
     frame = pd.DataFrame(rows, columns=columns)

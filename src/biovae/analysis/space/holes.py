@@ -32,6 +32,7 @@ from jaxtyping import Float, Int
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
+from biovae.analysis.limits import limits
 from biovae.analysis.neighbourhoods.neighbour_graph import central
 from biovae.analysis.neighbourhoods.neighbours import codes
 from biovae.analysis.space.density import LEVEL, Density
@@ -49,7 +50,6 @@ NODES = 1500  # observations of the neighbour graph
 K = 10  # neighbours there
 NEIGHBOURS = 6  # regions that each region is joined with, at least
 FOREIGN = 0.1  # share of a string that a third region may own
-INTERVAL = (0.05, 0.95)
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _record(
     support = q.support(z)
     frame = pd.DataFrame({"one": [names[a] for a in ends[:, 0]], "other": [names[b] for b in ends[:, 1]]})
     frame = frame.assign(log_density=bottom, depth=depth)
-    frame["lower"], frame["upper"] = np.quantile(deep, INTERVAL, axis=0)
+    frame["lower"], frame["upper"] = limits(deep)
     frame["best"] = np.maximum(top[ends].min(1) - _journeys(ends, bottom, len(centres)), 0)
     frame["support"] = support
     frame["call"] = np.where(support < LEVEL, "unsupported", "supported")

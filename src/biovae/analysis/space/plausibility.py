@@ -79,6 +79,7 @@ class Judge:
         """
         parts = self.parts(z)
         shares = pd.DataFrame({name: tail(parts[name].to_numpy(), self.real[name].to_numpy()) for name in parts})
+        shares["rarity"] = self.q.support(z)  # by held-out observations, where the density has some
         named = {name: "support" if name == "rarity" else f"p_{name}" for name in shares}
         frame = pd.concat([parts, shares.rename(columns=named)], axis=1)
         others = [name for name in shares if name != "rarity"]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from biovae.analysis.limits import limits
 from biovae.errors import InputError
 
 CHANGE = 1.0  # log2
@@ -49,7 +50,7 @@ def switches(
     frame = pd.DataFrame({"feature": [*features], "at": at, "lower": np.nan, "upper": np.nan, "log2_change": change})
     if draws is not None and len(draws):
         drawn = np.stack([_places(np.log2(np.maximum(d, 0) + pseudo))[0] for d in draws])
-        frame["lower"], frame["upper"] = np.quantile(drawn, (0.05, 0.95), axis=0)
+        frame["lower"], frame["upper"] = limits(drawn)
     frame["direction"] = np.where(change > 0, "up", "down")
     kept = frame[np.abs(frame["log2_change"]) >= least]
     return kept.sort_values("at", kind="stable", ignore_index=True)

@@ -21,6 +21,7 @@ import scipy.sparse
 from jaxtyping import Float
 from scipy.interpolate import BSpline
 
+from biovae.analysis.limits import limits
 from biovae.analysis.trajectories.trajectory import Trajectory
 from biovae.errors import InputError
 
@@ -28,7 +29,6 @@ SPLINES, DEGREE = 12, 3
 PENALTIES = 10.0 ** np.arange(-4, 5)  # per unit of weight
 POINTS = 50
 REPEATS = 200
-INTERVAL = (0.05, 0.95)
 COLUMNS = ("branch", "feature", "pseudotime", "mean", "lower", "upper")
 
 
@@ -73,7 +73,7 @@ def trends(
         normal = _normal(y, found.pseudotime, _weights(found.fates.to_numpy()[:, number], found.root), end)
         penalty = _penalties(normal)
         curves = [at @ _solve(_normal(y, t, w, end), penalty) for t, w in _repeats(found, number, rng)]
-        lower, upper = np.quantile(curves, INTERVAL, axis=0)
+        lower, upper = limits(np.stack(curves))
         mean = at @ _solve(normal, penalty)
         columns = [name, np.repeat(features, POINTS), np.tile(places, len(features)), mean.T.ravel()]
         columns += [lower.T.ravel(), upper.T.ravel()]
