@@ -1,4 +1,4 @@
-"""Is the recipe right at every size? python -m benchmarks.recipe [--quick] [SIZE ...]: batch and rate, around the choice.
+"""Is the recipe right at every size? python -m benchmarks.recipe [SIZE ...]: batch and rate around the choice.
 
 Simulated cells on a curved state space of ten dimensions (`benchmarks.gpu.simulate`), a fifth held out. Each line is
 one change of the automatic recipe: nats that the held-out bound gains by it, and seconds of the whole fit. A SIZE is

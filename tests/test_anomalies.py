@@ -235,6 +235,20 @@ def test_residuals_of_blocks_are_those_of_the_whole_and_name_the_driver():
     assert (frame["fdr"] <= 0.05).sum() <= 3
 
 
+@pytest.mark.parametrize("size", [60, 189, 1000])
+def test_rare_features_of_one_population_drive_nothing(size):
+    rng = np.random.default_rng(size)
+    mean, sets = 10 ** rng.uniform(-4, 1, 2000), []
+    for count in (size, 1000):
+        expected = mean * rng.lognormal(0, 0.5, (count, 1))
+        sets.append(Residuals(2000))
+        counts = rng.poisson(rng.gamma(2.0, expected / 2))
+        sets[-1].add(counts, expected, expected + expected**2 / 2)
+    frame = drivers(*sets, pd.Index(range(2000)), counts=True)
+    assert (frame["fdr"] <= 0.05).sum() <= 1
+    assert (frame["p_value"] <= 0.05).mean() < 0.07
+
+
 # the tools
 
 

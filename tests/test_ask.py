@@ -8,12 +8,13 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 from typer.testing import CliRunner
 
 from biovae.cli import app
 from biovae.datasets import Scenario, Technical, simulate
 from biovae.run.ask import Answer
-from biovae.run.questions import gene_sets
+from biovae.run.questions.features import gene_sets
 from biovae.run.working import working
 
 CELLS, GENES = 300, 60
@@ -52,6 +53,7 @@ def adata():
     adata = simulate(Scenario(technical=Technical(batches=2)), cells=CELLS, genes=GENES, seed=0)
     adata.obs = adata.obs[["cell_type", "batch"]].astype(str)
     adata.obs["constant"] = "same"
+    adata.obs["drug"] = np.where(np.arange(CELLS) % 2 == 0, "none", "given")
     return adata
 
 
@@ -177,6 +179,96 @@ def test_the_prototype_is_compared_with_groups(folder, levels):
     assert tables["types"]["share_of_mixture"].sum() == pytest.approx(1)
 
 
+def test_expression_lies_between_its_limits(folder, adata):
+    names = [*adata.var_names[:3]]
+    out, tables = asked(folder, "expression", "--features", ",".join(names), "--library", 1000)
+    mean, lower, upper = (tables[name] for name in ("expression", "expression_lower", "expression_upper"))
+    assert list(mean["observation"]) == list(adata.obs_names)
+    for name in names:
+        assert ((lower[name] <= mean[name] * 1.05) & (mean[name] <= upper[name] * 1.05)).mean() > 0.9
+        assert mean[name].mean() == pytest.approx(1000 * share(adata)[:, adata.var_names == name].mean(), rel=0.3)
+    assert "depth of 1,000, averaged over" in out
+    assert "doubt about z of one fit" in out
+
+
+def test_imputation_is_scored_beside_simple_methods(folder):
+    out, tables = asked(folder, "imputation", "--epochs", 5)
+    assert {"VAE", "gene means"} <= set(tables["imputation"]["method"])
+    assert set(tables["imputation"]["question"]) == {"masking", "thinning"}
+    assert "VAE" in out
+
+
+def test_odd_observations_are_named(folder, adata, tmp_path):
+    odd = adata.copy()
+    counts = odd.X.toarray()
+    counts[:5] = counts[:5, np.random.default_rng(0).permutation(GENES)] * 3
+    odd.X = scipy.sparse.csr_matrix(counts)
+    odd.obs["normal"] = np.arange(CELLS) >= 5
+    odd.write_h5ad(tmp_path / "odd.h5ad")
+    words = (tmp_path / "odd.h5ad", "--groups", "cell_type", "--normal", "normal", "--fdr", 0.2)
+    out, tables = asked(folder, "anomalies", *words)
+    frame = tables["anomalies"]
+    assert list(frame["observation"]) == list(adata.obs_names)
+    assert (frame.loc[:4, "p_value"] < 0.1).all()
+    assert "20% expected false" in out
+    assert any(f"{name} (" in out for name in adata.obs_names[:5])
+    assert "score" in tables["trials"]
+
+
+def test_new_data_are_compared_with_those_of_the_run(folder, adata, tmp_path):
+    other = adata[:120].copy()
+    other.obs_names = [f"new {i}" for i in range(120)]
+    other.X = scipy.sparse.csr_matrix(other.X.toarray() * np.where(np.arange(GENES) < 10, 5, 1).astype(np.float32))
+    other.write_h5ad(tmp_path / "other.h5ad")
+    out, tables = asked(folder, "shift", tmp_path / "other.h5ad")
+    assert "Not like the reference" in out
+    assert "The reference: 300 observations. Training has seen them" in out
+    assert list(tables["shift"]["observation"]) == list(other.obs_names)
+    assert set(tables["features"]["feature"].head(5)) <= set(adata.var_names[:10])
+    (tmp_path / "run").mkdir()
+    for path in ("model", "embedded.h5ad"):
+        (tmp_path / "run" / path).symlink_to(folder / "run" / path)
+    split = pd.read_csv(folder / "run" / "split.csv").assign(role=["train", "validation"] * 150)
+    split.to_csv(tmp_path / "run" / "split.csv", index=False)
+    code, out = run("ask", "shift", tmp_path / "run", folder / "cells.h5ad")
+    assert code == 0, out
+    assert "No difference from the reference" in out
+    assert "The reference: 150 observations that training has not seen" in out
+    words = ("--reference", folder / "cells.h5ad", "--out", tmp_path / "s")
+    code, out = run("ask", "shift", folder / "run", folder / "cells.h5ad", *words)
+    assert code == 0, out
+    assert out.count("The reference: 300 observations.") == 1
+    assert "Training has seen" not in out
+
+
+def test_the_other_condition_is_told_and_scored(folder, adata, levels, tmp_path):
+    words = ("--column", "drug", "--from", "none", "--to", "given", "--group", f"cell_type={levels[0]}")
+    out, tables = asked(folder, "counterfactual", folder / "cells.h5ad", *words)
+    assert f"{levels[0]}, none to given, by latent arithmetic" in out
+    frame = tables["counterfactual"].set_index("feature")
+    assert list(frame.index) == list(adata.var_names)
+    rows = ((adata.obs["cell_type"] == levels[0]) & (adata.obs["drug"] == "given")).to_numpy()
+    adata[rows].write_h5ad(tmp_path / "truth.h5ad")
+    out, tables = asked(folder, "counterfactual", folder / "cells.h5ad", *words, "--observed", tmp_path / "truth.h5ad")
+    assert f"Against {rows.sum():,} observations that are named the truth" in out
+    logs = np.log1p(1e4 * share(adata)[rows]).mean(0)
+    np.testing.assert_allclose(tables["counterfactual"]["observed"], logs, rtol=1e-5)
+    assert {"VAE", "additive"} <= set(tables["judged"]["method"])
+
+
+def test_several_fits_say_what_they_agree_on(folder, adata, levels, tmp_path):
+    words = ("--epochs", 4, "--latent", 2, "--hidden", 8, "--ensemble", 2, "--covariates", "batch")
+    code, out = run("fit", folder / "cells.h5ad", "--out", tmp_path / "run", *words)
+    assert code == 0, out
+    words = ("--groups", "cell_type", "--contrasts", "cell_type", "--root", f"cell_type={levels[0]}")
+    out, tables = asked(tmp_path, "stability", *words)
+    assert set(tables["stability"]["group"]) == set(levels)
+    assert set(tables["order"]["observation"]) == set(adata.obs_names)
+    assert {"calls", "summary", "dimensions", "observations"} <= set(tables)
+    out, _ = asked(tmp_path, "expression", "--features", adata.var_names[0])
+    assert "within and between 2 fits" in out
+
+
 def test_files_and_a_folder_may_be_named(folder, tmp_path):
     code, out = run("ask", "prototype", folder / "run", folder / "cells.h5ad", "--out", tmp_path / "own")
     assert code == 0, out
@@ -233,6 +325,18 @@ WRONG = {
     "no such root": (("trajectory", "--root", "nobody"), 3, "nobody"),
     "no such root's column": (("trajectory", "--root", "cel_type=x"), 3, "did you mean 'cell_type'"),
     "no such feature": (("trajectory", "--root", "cell_type=LEVEL", "--features", "nogene"), 3, "nogene"),
+    "no such gene": (("expression", "--features", "gen_1"), 3, "gen_1"),
+    "no gene at all": (("expression", "--features", ","), 3, "--features"),
+    "no such depth of fit": (("imputation", "--epochs", "many"), 3, "many"),
+    "no such ordinary ones": (("anomalies", "--normal", "usual"), 3, "usual"),
+    "no rate of false calls": (("anomalies", "--fdr", "2"), 3, "between 0 and 1"),
+    "no new file": (("shift", "nowhere.h5ad"), 3, "nowhere.h5ad"),
+    "no column of a group": (
+        ("counterfactual", "--column", "drug", "--from", "none", "--to", "given", "--group", "T"),
+        3,
+        "COLUMN=GROUP",
+    ),
+    "one fit": (("stability",), 3, "ensemble=5"),
     "no such question": (("meaning",), 2, "meaning"),
 }
 

@@ -244,6 +244,17 @@ def test_sweep_writes_a_table_and_a_picture_and_prints_what_to_take(folder, tmp_
     assert "fit 3 of 3 done: beta 50, seed 0" in out
 
 
+def test_compare_ranks_likelihoods_and_sizes(folder, tmp_path):
+    words = ("--likelihoods", "poisson,negative_binomial", "--latents", "2,3", "--epochs", 3, "--hidden", 8)
+    code, out = run("compare", folder / "cells.h5ad", "--out", tmp_path / "c", *words)
+    assert code == 0, out
+    assert {p.name for p in (tmp_path / "c").iterdir()} == {"compare.csv", "compare.png"}
+    table = pd.read_csv(tmp_path / "c" / "compare.csv")
+    names = {f"{kind}, latent {n}" for kind in ("poisson", "negative_binomial") for n in (2, 3)}
+    assert names <= set(table["name"])
+    assert any(name in out for name in names)
+
+
 def test_a_sweep_that_is_interrupted_keeps_its_fits(folder, tmp_path):
     words = ["sweep", str(folder / "cells.h5ad"), "--out", str(tmp_path / "s"), "--epochs", "2000", "--hidden", "16"]
     command = [sys.executable, "-c", WITHOUT_UMAP, *words, "--betas", "1,2,3,4", "--workers", "1"]
@@ -302,6 +313,8 @@ WRONG = {
     "no such seed": (("fit", "cells.h5ad", "--seed", -1), 2, "seed"),
     "nowhere to write": (("sample", "run", "--out", "nowhere/new.h5ad"), 3, "nowhere"),
     "log-normalised, checked": (("check", "log.h5ad"), 3, "--modality continuous"),
+    "no such size": (("compare", "cells.h5ad", "--latents", "5,ten"), 3, "5,ten"),
+    "no such candidate": (("compare", "cells.h5ad", "--likelihoods", "poison"), 3, "did you mean 'poisson'"),
     "no such objective": (("sweep", "cells.h5ad", "--objective", "elbow"), 3, "objective"),
 }
 
@@ -309,7 +322,7 @@ WRONG = {
 @pytest.mark.parametrize(("words", "code", "says"), WRONG.values(), ids=WRONG.keys())
 def test_errors_are_one_sentence_with_an_exit_code(words, code, says, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
-    extra = ("--out", tmp_path / "x") if words[0] in ("fit", "sweep") else ()
+    extra = ("--out", tmp_path / "x") if words[0] in ("fit", "sweep", "compare") else ()
     found, out = run(*words, *extra)
     assert found == code, out
     assert says in out

@@ -19,6 +19,7 @@ from biovae import plotting as pl
 from biovae.analysis import (
     Anomalies,
     Dimensions,
+    Shift,
     Traversal,
     choose,
     density,
@@ -150,6 +151,18 @@ def found_anomalies(tried=True):
     )
 
 
+def found_shift(counts=True):
+    """Six features of 60 differ for reasons of their own."""
+    rng = np.random.default_rng(4)
+    change = np.where(np.arange(60) < 6, 2.0, rng.normal(0, 0.5, 60))
+    unexplained = np.where(np.arange(60) < 6, 1.8, 0.0)
+    features = pd.DataFrame({"feature": [f"gene{i}" for i in range(60)], "unexplained": unexplained})
+    features["log2_fold_change"], features["z_score"] = change if counts else np.nan, 3 * unexplained
+    features["fdr"] = np.where(np.arange(60) < 6, 0.01, 0.8)
+    each = pd.DataFrame({"newness": 0.5, "p_support": rng.random(100), "p_surprise": rng.random(100) ** 3})
+    return Shift(pd.DataFrame(), 0.01, 0.1, 0.2, each, features)
+
+
 def found_checks(counts=True):
     rng = np.random.default_rng(3)
     features = pd.DataFrame({"mean": MEAN, "coverage_50": 0.5, "coverage_90": rng.uniform(0.8, 1, 60), "p_value": 0.5})
@@ -211,6 +224,8 @@ CASES = {  # name -> (picture, unit on x, unit on y)
     "trends": (lambda ax: pl.trends(TRENDS, unit="counts", ax=ax), "pseudotime", "counts"),
     "holes": (lambda ax: pl.holes(found_holes(), ax=ax), "nats", "pass"),
     "anomalies": (lambda ax: pl.anomalies(found_anomalies(), ax=ax), "p-value", "density"),
+    "shift": (lambda ax: pl.shift(found_shift(), ax=ax), "p-value", "density"),
+    "shift of reals": (lambda ax: pl.shift(found_shift(counts=False), ax=ax), "p-value", "density"),
     "predictive checks": (lambda ax: pl.predictive_checks(found_checks(), ax=ax), "unit", "unit"),
     "path": (lambda ax: pl.path(*WALK, ax=ax), "share of its length", "feature"),
     "imputation": (lambda ax: pl.imputation(imputation_frame(), ax=ax), "% of it", "method"),
@@ -626,6 +641,18 @@ def test_odd_observations_are_coloured_by_kind_and_counted():
     assert legend(scores)[0] == f"no call ({300 - called.any(axis=1).sum():,})"
     assert [t.get_text() for t in trials.get_yticklabels()][::-1] == list(found_anomalies().trials["score"])
     assert len(pl.anomalies(found_anomalies(tried=False)).child_axes) == 2
+
+
+@pytest.mark.parametrize(("counts", "unit"), [(True, "log2 fold change"), (False, "standard errors")])
+def test_a_shift_names_what_z_does_not_explain(counts, unit):
+    observations, features = pl.shift(found_shift(counts), label=4).child_axes
+    assert legend(observations) == ["support", "surprise", "alike"]
+    areas = [patch.get_data() for patch in observations.patches]
+    assert all((area.values * np.diff(area.edges)).sum() == pytest.approx(1) for area in areas)
+    assert unit in features.get_xlabel()
+    assert [len(c.get_offsets()) for c in features.collections] == [54, 6]
+    assert {text.get_text() for text in features.texts} <= {f"gene{i}" for i in range(4)}
+    assert features.texts
 
 
 def test_checks_of_counts_have_four_panels_and_of_reals_two():

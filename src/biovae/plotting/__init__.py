@@ -21,6 +21,7 @@ from biovae.plotting.palettes import palette
 from biovae.plotting.path import path
 from biovae.plotting.predictive_checks import predictive_checks
 from biovae.plotting.prototype import prototype
+from biovae.plotting.shift import shift
 from biovae.plotting.stability import stability
 from biovae.plotting.sweep import sweep
 from biovae.plotting.trajectory import trajectory, trends
@@ -49,7 +50,7 @@ __all__ = [
     "points",
     "predictive_checks",
     "prototype",
-    "ranking",
+    "shift",
     "stability",
     "svg",
     "sweep",

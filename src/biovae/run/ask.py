@@ -4,7 +4,7 @@
     QUESTION.csv    the table of that question, others beside it under their own names
     QUESTION.png    its picture
 
-The questions are in `questions.py`. To add one: a function there, a command of `ask` in `cli.py`.
+The questions are in `questions/`. To add one: a function there, a command in `cli/asking.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +19,8 @@ from mudata import MuData
 from biovae.errors import InputError
 from biovae.model import VAE
 from biovae.plotting import png
-from biovae.run.command import data_of, open_model
 from biovae.run.folder import Say
+from biovae.run.opening import data_of, open_model
 from biovae.run.working import working
 
 if TYPE_CHECKING:

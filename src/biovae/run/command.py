@@ -8,25 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 from pydantic import ValidationError
 
-from biovae.data import Role, join, quiet, read, read_many, read_parts, recognise, stem
+from biovae.data import quiet, recognise, stem
 from biovae.diagnostics import Verdict
 from biovae.errors import InputError, closest
 from biovae.modalities import Modality, binary, continuous, rna
-from biovae.model import VAE, load
+from biovae.model import VAE
 from biovae.model.fitting import Options
 from biovae.run.findings import OWN
 from biovae.run.folder import Request, Say, fit_run, judged, writable, write_page
 from biovae.run.metrics import sha256
-from biovae.schema import CategoricalCovariate
+from biovae.run.opening import data_of, open_data, open_model, opened, roles_of
 from biovae.tools.pp import check
 from biovae.training.plan import Epochs
 
-BATCH, FILE = "batch", "file"  # covariates that tell files apart
+BATCH = "batch"  # the covariate that tells files apart
 KINDS: dict[str, Callable[..., Modality]] = {"rna": rna, "continuous": continuous, "binary": binary}
 
 
@@ -64,7 +63,7 @@ def described(o: dict[str, Any]) -> tuple[AnnData | MuData, VAE, list[str]]:
     data, notices = open_data(o["data"], batch, transpose=o["transpose"])
     covariates = words(o["covariates"])
     if len(o["data"]) > 1:
-        covariates = [batch, *(name for name in covariates if name != batch)]  # first: see `_opened`
+        covariates = [batch, *(name for name in covariates if name != batch)]  # first: see `run.opening.opened`
     elif o["batch"] is not None:
         raise InputError(
             f"expected several files for --batch, which names the covariate that tells them apart, found one: for a "
@@ -160,57 +159,11 @@ def _pair(text: str) -> tuple[str, str]:
     return name, kind
 
 
-def open_data(paths: Sequence[Path], batch: str, *, transpose: bool) -> tuple[AnnData | MuData, list[str]]:
-    """One file, or several joined as batches, and what there is to say about that."""
-    if len(paths) == 1:
-        return read(paths[0], transpose=transpose), []
-    return read_many(paths, batch, transpose=transpose)
-
-
-def open_model(path: Path) -> VAE:
-    """The model of a run's folder, or a model folder itself."""
-    return load(path / "model" if (path / "model").is_dir() else path)
-
-
-def _opened(vae: VAE, paths: Sequence[Path], *, transpose: bool = False) -> AnnData | MuData:
-    """Files for a model, each observation with the name of its file where the model asks for it and obs does not say.
-
-    Where several files were joined to fit a model, its first covariate tells them apart: see `described`.
-    """
-    batch = next((c.name for c in vae.schema.covariates[:1] if isinstance(c, CategoricalCovariate)), None)
-    if len(paths) > 1:
-        parts, labels = read_parts(paths, transpose=transpose)
-        told = all(batch in part.obs for part in parts)
-        return join(parts, labels, FILE if batch is None or told else batch)[0]
-    data = read(paths[0], transpose=transpose)
-    if batch is not None and isinstance(data, AnnData) and batch not in data.obs:
-        data.obs[batch] = stem(paths[0])
-    return data
-
-
-def data_of(vae: VAE, run: Path, paths: Sequence[Path] | None = None) -> AnnData | MuData:
-    """The observations of some files, else those that a run has kept.
-
-    Raises:
-        InputError: No file is given, and the run has not kept all that the model sees.
-    """
-    if paths:
-        return _opened(vae, paths)
-    kept, source = run / "embedded.h5ad", vae.modalities[0].source
-    if not kept.exists() or len(vae.modalities) > 1 or source.mod is not None:
-        found = "those of one modality alone" if kept.exists() else "none"
-        raise InputError(f"expected the observations of the run in {kept}, found {found}: name the file after {run}.")
-    adata = read(kept)
-    if source.layer not in (None, "X"):
-        adata.layers[source.layer] = adata.X  # where the model looks; the run has kept nothing else
-    return adata
-
-
 def embed_file(run: Path, paths: Sequence[Path], out: Path, how: dict[str, Any]) -> None:
     """Run `biovae embed`."""
     vae = open_model(run)
     check_parent(out)
-    data = _opened(vae, paths, transpose=how["transpose"])
+    data = opened(vae, paths, transpose=how["transpose"])
     z = vae.embed(data, missing=how["missing"], unseen=how["unseen"])
     data.obsm["X_vae"] = z
     with quiet():
@@ -236,7 +189,7 @@ def report_again(run: Path, data: Path | None, say: Say, root: Sequence[str] = (
     adata = data_of(vae, run, None if data is None else [data])
     adata.obs = adata.obs.drop(columns=OWN, errors="ignore")  # found again below
     prepared = vae.observe(adata)
-    roles, own = _roles(run, prepared.obs_names)
+    roles, own = roles_of(run, prepared.obs_names)
     request = Request(
         data=adata,
         vae=vae,
@@ -253,16 +206,6 @@ def report_again(run: Path, data: Path | None, say: Say, root: Sequence[str] = (
     page = run / ("report.html" if own or data is None else f"report-{stem(data)}.html")
     write_page(found, page)
     return page
-
-
-def _roles(run: Path, names: np.ndarray) -> tuple[np.ndarray, bool]:
-    """What the run used each observation for, by name, and whether they are the run's own, one by one."""
-    split = run / "split.csv"
-    then = pd.read_csv(split, dtype=str, keep_default_na=False) if split.exists() else pd.DataFrame()
-    if len(then) == len(names) and (then["observation"].to_numpy() == names.astype(str)).all():
-        return then["role"].to_numpy(dtype=object), True
-    known = then.drop_duplicates("observation").set_index("observation")["role"] if len(then) else pd.Series(dtype=str)
-    return known.reindex(names.astype(str)).fillna(Role.TEST.value).to_numpy(dtype=object), False
 
 
 def configured(given: dict[str, Any], config: Path | None, explicit: set[str]) -> dict[str, Any]:

@@ -141,9 +141,13 @@ class Residuals:
 
     @property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean Pearson residual, and its squared standard error."""
+        """Mean Pearson residual, and its squared standard error.
+
+        A residual's variance is taken to be 1 at least, as the model has it: a rare feature that was never met among
+        few observations shows none, and would be told from anything.
+        """
         mean = self.r / self.count
-        return mean, np.maximum(self.square / self.count - mean**2, 1e-12) / max(self.count - 1, 1)
+        return mean, np.maximum(self.square / self.count - mean**2, 1) / max(self.count - 1, 1)
 
 
 def drivers(reference: Residuals, new: Residuals, features: pd.Index, *, counts: bool) -> pd.DataFrame:

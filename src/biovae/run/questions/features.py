@@ -1,29 +1,19 @@
-"""The questions of `biovae ask`: each calls a tool, and makes words, tables and pictures of what it gave."""
+"""Questions about features: what differs, what each dimension moves, what is typical, what noise and zeros hide."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import pandas as pd
-from anndata import AnnData
-from mudata import MuData
 
 from biovae import plotting as pl
 from biovae.errors import InputError
 from biovae.model import VAE
 from biovae.plotting.canvas import panels
-from biovae.plotting.coordinates import PCA_NAME, pca2d
 from biovae.report.answers import CIRCULAR
 from biovae.run.ask import Answer
-from biovae.run.findings import root_of
-from biovae.schema import Support
+from biovae.run.command import epochs_of
+from biovae.run.questions.common import MOST_PANELS, Data, flat, observed, unit_of
 from biovae.tools import tl
-
-Data: TypeAlias = AnnData | MuData
-MOST_PANELS = 12
-MOST_MAPPED = 20_000  # observations of a UMAP; beyond, the map is a PCA of z
-LAYERS = ("spliced", "unspliced")
-UNITS = {Support.COUNTS: "counts per 10,000", Support.BINARY: "probability", Support.REALS: "value"}
 
 
 def differential(
@@ -53,74 +43,10 @@ def dimensions(vae: VAE, data: Data, *, columns: Sequence[str] | None = None, se
     if not len(used):
         return Answer(str(found), tables)
     axes = panels(len(used))
-    unit = UNITS[vae.schema.modalities[0].support]
+    unit = unit_of(vae)
     for d, ax in zip(used, axes, strict=True):
         pl.traversal(found, int(d), unit=unit, ax=ax)
     return Answer(str(found), tables, {"dimensions": pl.dimensions(found), "traversals": axes[0]})
-
-
-def holes(vae: VAE, data: Data, *, groups: str | None = None) -> Answer:
-    """Where the data support a state and where not; see `bv.tl.holes`."""
-    found, prior = tl.holes(vae, data, groups=groups), tl.prior_support(vae, data)
-    pictures = {} if found.frame.empty else {"holes": pl.holes(found, most=MOST_PANELS)}
-    return Answer(f"{found}\n{prior}", {"holes": found.frame}, pictures)
-
-
-def path(vae: VAE, data: Data, *, start: str, end: str, groups: str | None = None, direct: bool = False) -> Answer:
-    """The way from one state to another; see `bv.tl.path`."""
-    walk = tl.path(vae, data, start, end, groups=groups, direct=direct)
-    curve = walk.curve
-    steps = pd.DataFrame({"time": curve.time, "support": curve.support, "log_density": curve.log_density})
-    for d, position in enumerate(curve.z.T):
-        steps[f"z{d}"] = position
-    frames = {"expression": walk.expression, "expression_lower": walk.lower, "expression_upper": walk.upper}
-    tables = {"path": steps, "switches": walk.switches} | {n: frame.reset_index() for n, frame in frames.items()}
-    pictures = {} if walk.switches.empty else {"path": pl.path(walk.expression, walk.switches, curve.support)}
-    return Answer(str(walk), tables, pictures)
-
-
-def trajectory(  # noqa: PLR0913 - the options of a command
-    vae: VAE,
-    data: Data,
-    *,
-    root: Sequence[str],
-    groups: str | None = None,
-    ends: Sequence[str] | None = None,
-    features: Sequence[str] | None = None,
-    draws: int = 20,
-) -> Answer:
-    """Pseudotime from a root, branches and fates, and the features that change; see `bv.tl.trajectory`."""
-    start = root_of(data, root)
-    if groups is None and isinstance(start, Mapping):
-        groups = next(iter(start))
-    found = tl.trajectory(vae, data, start, groups=groups, ends=ends or None, draws=draws)
-    curves = tl.trends(vae, data, found, features)
-    said = [str(found)]
-    if isinstance(data, AnnData) and all(layer in data.layers for layer in LAYERS):
-        try:
-            said.append(str(tl.direction(data, found)))
-        except InputError as error:  # layers that hold too little to tell; the trajectory stands without them
-            said.append(f"No direction from unspliced counts: {error}")
-    z = vae.embed(data)
-    where, kind = pl.map2d(z) if len(z) <= MOST_MAPPED else (pca2d(z), PCA_NAME)
-    names = curves["feature"].unique()[:MOST_PANELS]
-    axes = panels(len(names), width=3.6, height=2.7)
-    unit = "log1p of counts per 10,000" if vae.schema.modalities[0].support is Support.COUNTS else "value"
-    for name, ax in zip(names, axes, strict=True):
-        pl.trends(curves, name, unit=unit, ax=ax)
-    table = pd.DataFrame(
-        {
-            "observation": data.obs_names,
-            "pseudotime": found.pseudotime,
-            "pseudotime_sd": found.deviation,
-            "branch": found.branch,
-            "branch_agreement": found.agreement,
-        }
-    )
-    fates = found.fates.add_prefix("fate ").set_axis(table.index)
-    tables = {"trajectory": pd.concat([table, fates], axis=1), "ends": found.ends.reset_index(), "trends": curves}
-    pictures = {"trajectory": pl.trajectory(where, found, kind=kind), "trends": axes[0]}
-    return Answer("\n".join(said), tables, pictures)
 
 
 def prototype(vae: VAE, data: Data, *, groups: str | None = None) -> Answer:
@@ -132,7 +58,7 @@ def prototype(vae: VAE, data: Data, *, groups: str | None = None) -> Answer:
         tables["centres"] = found.centres.T.rename_axis("feature").reset_index()
     if len(types):
         tables["types"] = types.sort_values("correlation", ascending=False).rename_axis("type").reset_index()
-    picture = pl.prototype(found.frame, unit=UNITS[vae.schema.modalities[0].support])
+    picture = pl.prototype(found.frame, unit=unit_of(vae))
     return Answer(str(found), tables, {"prototype": picture})
 
 
@@ -143,12 +69,43 @@ def archetypes(vae: VAE, data: Data, *, count: int, groups: str | None = None) -
     weights = pd.DataFrame(found.found.weights, columns=names)
     doubt = pd.DataFrame(found.found.deviation, columns=[f"{name} sd" for name in names])
     tables = {
-        "archetypes": pd.concat([pd.Series(data.obs_names, name="observation"), weights, doubt], axis=1),
+        "archetypes": observed(pd.concat([weights, doubt], axis=1), data),
         "profiles": found.profiles.T.rename_axis("feature").reset_index(),
         "markers": found.markers,
         "groups": found.groups.rename_axis("group").reset_index(),
     }
     return Answer(str(found), tables, {"archetypes": pl.archetypes(found.groups)})
+
+
+def expression(vae: VAE, data: Data, *, features: Sequence[str], library: float = 1e4, own: bool = False) -> Answer:
+    """What every observation would show without noise; see `bv.tl.corrected_expression`."""
+    if not features:
+        raise InputError("expected names of features, found none: --features CD3D,MS4A1.")
+    several = len(vae.members) > 1
+    decode = tl.ensemble_expression if several else tl.corrected_expression
+    found = decode(vae, data, features, library=library, covariates="own" if own else "average")
+    frames = {"expression": found.mean, "expression_lower": found.lower, "expression_upper": found.upper}
+    tables = {name: observed(frame, data) for name, frame in frames.items() if frame is not None}
+    where, kind = flat(vae.embed(data))
+    shown = found.mean.columns[:MOST_PANELS]
+    axes = panels(len(shown), width=4.0, height=3.2)
+    for name, ax in zip(shown, axes, strict=True):
+        pl.points(where, found.mean[name], kind=kind, ax=ax)
+    doubt = (
+        f"Limits hold the doubt within and between {len(vae.members)} fits."
+        if several
+        else "Limits hold the doubt about z of one fit, and not that another fit decodes otherwise: with "
+        "`fit --ensemble 5` they do."
+    )
+    at = "at each observation's own covariates" if own else "averaged over the levels of categorical covariates"
+    said = f"{len(found.mean):,} observations, {len(features)} features at a depth of {library:,.0f}, {at}. {doubt}"
+    return Answer(said, tables, {"expression": axes[0]})
+
+
+def imputation(vae: VAE, data: Data, *, epochs: str = "auto") -> Answer:
+    """Whether the model fills in hidden counts better than simple methods do; see `bv.tl.imputation`."""
+    found = tl.imputation(vae, data, epochs=epochs_of(epochs))
+    return Answer(str(found), {"imputation": found.frame}, {"imputation": pl.imputation(found.frame)})
 
 
 def gene_sets(path: Path) -> dict[str, list[str]]:

@@ -1,0 +1,55 @@
+"""`biovae compare`: one fit per likelihood and size; a table, a picture and a recommendation."""
+
+from pathlib import Path
+from typing import Any
+
+from mudata import MuData
+
+from biovae.analysis import Choice
+from biovae.errors import InputError
+from biovae.plotting import compare as draw
+from biovae.plotting import png
+from biovae.run.command import described, epochs_of, words
+from biovae.run.folder import Say, check_free
+from biovae.tools.compare import compare
+
+LEFT = {"compare.csv", "compare.png"}
+USUAL = {
+    "size_factor": None, "depth": 1, "beta": 1.0, "prior": "standard_normal", "latent": 10, "likelihood": None,
+    "objective": "elbo",
+}  # fmt: skip
+
+
+def compare_from_options(given: dict[str, Any], say: Say) -> Choice:
+    """Compare, and write the folder.
+
+    Raises:
+        InputError: The data hold several modalities, or an option does not fit them.
+    """
+    out = Path(given["out"])
+    data, vae, notices = described(USUAL | given)
+    if isinstance(data, MuData):
+        raise InputError(f"expected one modality to compare, found {', '.join(data.mod)}: give a file of one of them.")
+    for sentence in notices:
+        say(sentence)
+    check_free(out, LEFT)
+    found = compare(
+        vae,
+        data,
+        words(given["likelihoods"]) or None,
+        _sizes(given["latents"]),
+        test=given["test"],
+        seeds=range(given["seeds"]),
+        epochs=epochs_of(given["epochs"]),
+        workers=given["workers"],
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    found.frame.to_csv(out / "compare.csv", index=False)
+    (out / "compare.png").write_bytes(png(draw(found).figure))
+    return found
+
+
+def _sizes(text: str) -> list[int] | None:
+    if not all(word.isdigit() and int(word) for word in words(text)):
+        raise InputError(f"expected whole numbers between commas for --latents, found {text!r}: give 5,10,20.")
+    return [int(word) for word in words(text)] or None
