@@ -300,6 +300,25 @@ def test_a_prototype_between_two_types_is_called_so():
     assert str(found).endswith("as a mixture of types it is 70% A, 30% C.")
 
 
+def test_shares_of_a_mixture_lie_between_what_draws_of_them_say():
+    rng = np.random.default_rng(0)
+    truth = rng.dirichlet(np.ones(40), 3)
+    typical = np.array([0.6, 0.4, 0]) @ truth
+
+    def seen():
+        return pd.DataFrame(truth * rng.gamma(200, 1 / 200, truth.shape), index=["A", "B", "C"], columns=FEATURES)
+
+    inside = 0
+    for _ in range(60):
+        types = seen()
+        draws = [(typical, types.to_numpy() * rng.gamma(200, 1 / 200, truth.shape)) for _ in range(40)]
+        found = prototype(typical, truth.mean(0), FEATURES, types=types, draws=draws)
+        inside += int(found.limits.loc["A", "lower"] < 0.6 < found.limits.loc["A", "upper"])
+    assert 46 <= inside <= 60  # 54 expected
+    assert "A (" in str(found)
+    assert prototype(typical, truth.mean(0), FEATURES, types=types).limits.empty
+
+
 def test_fold_changes_are_the_logarithms_of_ratios():
     found = prototype(np.array([8.0, 4.0, 0.0]), np.array([4.0, 4.0, 4.0]), ["a", "b", "c"])
     np.testing.assert_allclose(found.frame["log2_fold_change"][:2], [1, 0], atol=0.01)

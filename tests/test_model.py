@@ -16,6 +16,7 @@ from biovae.datasets import Scenario, Technical, scenarios, simulate, simulate_m
 from biovae.kernels import without_kernels
 from biovae.model.design import averaged_rows
 from biovae.schema import CategoricalCovariate, Schema
+from biovae.tools.prototype import averages
 from biovae.training import plan
 
 EPOCHS = 8
@@ -315,6 +316,14 @@ def test_prototype_lies_near_the_data(vae, adata):
     found = bv.tl.prototype(vae, adata, groups="cell_type")
     assert len(found.frame) == 60
     assert found.weights.sum() == pytest.approx(1)
+    per = adata.X.toarray() * (1e4 / adata.X.toarray().sum(1, keepdims=True))
+    means = pd.DataFrame(per, columns=adata.var_names).groupby(adata.obs["cell_type"].to_numpy()).mean()
+    table = averages(vae.observe(adata).observations, 0, adata.obs["cell_type"].astype(str).to_numpy())[1]
+    np.testing.assert_allclose(table.loc[means.index], means, rtol=1e-5)
+    weights, limits = found.weights, found.limits.loc[found.weights.index]
+    assert ((limits["lower"] <= weights + 0.02) & (weights <= limits["upper"] + 0.02)).all()
+    assert (limits["upper"] - limits["lower"]).max() > 0.01
+    assert bv.tl.prototype(vae, adata).limits.empty
 
 
 def test_thinned_halves_add_up(adata):

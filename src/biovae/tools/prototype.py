@@ -1,9 +1,11 @@
 """The decoded f(0) beside the data: what the model holds to be typical."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import scipy.sparse
 from anndata import AnnData
 from jaxtyping import Float
 from mudata import MuData
@@ -12,21 +14,27 @@ from biovae.analysis import Prototype
 from biovae.analysis import prototype as compare
 from biovae.batch import Observations
 from biovae.model import VAE
+from biovae.noise import Noise
 from biovae.tools.labels import complete, quantities
 
 PER = 1e4  # counts are compared per 10,000
+DRAWS = 40  # bootstraps of the observations
 
 
-def prototype(vae: VAE, data: AnnData | MuData, *, groups: str | None = None, modality: str | None = None) -> Prototype:
+def prototype(
+    vae: VAE, data: AnnData | MuData, *, groups: str | None = None, modality: str | None = None, seed: int = 0
+) -> Prototype:
     """Decode z = 0 and compare it with the mean of the data, the nearest observations, and the means of groups.
 
-    The centre of every group is decoded, too: its own prototype.
+    The centre of every group is decoded, too: its own prototype. The shares of the mixture have limits: those of a
+    bootstrap of the observations, and of an ensemble over the f(0) of its fits as well.
 
     Args:
         vae: A fitted model.
         data: The observations to compare with; not changed.
         groups: Column of `obs` whose levels the prototype is compared with and explained as a mixture of.
         modality: Which one; None takes the first.
+        seed: Of the bootstrap.
 
     Returns:
         `frame` per feature, nearest observations, similarity to each group, mixture weights; `centres`, the decoded
@@ -38,10 +46,12 @@ def prototype(vae: VAE, data: AnnData | MuData, *, groups: str | None = None, mo
     m = vae.index(modality)
     quantities(vae, modality)
     named = None if groups is None else complete(data, groups).astype(str).to_numpy()
-    mean, types = averages(vae.observe(data).observations, m, named)
-    centre = vae.decode(np.zeros((1, vae.latent)), modality=modality, library=PER)[0]
+    observations = vae.observe(data).observations
+    mean, types = averages(observations, m, named)
+    centres = [fit.decode(np.zeros((1, vae.latent)), modality=modality, library=PER)[0] for fit in vae.members]
     z, names = vae.embed(data), list(vae.features(modality))
-    found = compare(centre, mean, names, z, types)
+    again = () if named is None else _again(observations, m, named, centres, seed)
+    found = compare(centres[0], mean, names, z, types, again)
     if named is None:
         return found
     middles = pd.DataFrame(z).groupby(named).mean()
@@ -53,11 +63,38 @@ def averages(
     observations: Observations, m: int, groups: np.ndarray | None = None
 ) -> tuple[Float[np.ndarray, "features"], pd.DataFrame | None]:
     """Mean of a modality, counts per 10,000, among the observations that carry it, and in each group, a row each."""
-    (x, rows), exposure = observations.measured(m), observations.exposure[m]
-    scale = np.ones(len(rows)) if exposure is None else PER / exposure[rows, 0].numpy()
+    x, scale, rows = _scaled(observations, m)
     mean = np.asarray(scale @ x).ravel() / max(len(rows), 1)
     if groups is None:
         return mean, None
     levels, member = np.unique(groups[rows], return_inverse=True)
-    weight = (member[None, :] == np.arange(len(levels))[:, None]) * scale
-    return mean, pd.DataFrame(np.asarray(weight @ x) / np.bincount(member)[:, None], index=levels)
+    return mean, pd.DataFrame(_means(x, scale, member, np.ones(len(rows))), index=levels)
+
+
+def _again(
+    observations: Observations, m: int, groups: np.ndarray, centres: list[np.ndarray], seed: int
+) -> Iterator[tuple[Float[np.ndarray, "features"], Float[np.ndarray, "types features"]]]:
+    """f(0) of one fit after the other, and the means of groups whose observations are weighed by a bootstrap."""
+    x, scale, rows = _scaled(observations, m)
+    member = np.unique(groups[rows], return_inverse=True)[1]
+    rng = Noise(seed).numpy()
+    for draw in range(DRAWS):
+        yield centres[draw % len(centres)], _means(x, scale, member, rng.exponential(size=len(rows)))
+
+
+def _scaled(
+    observations: Observations, m: int
+) -> tuple[scipy.sparse.csr_array | np.ndarray, Float[np.ndarray, "carriers"], np.ndarray]:
+    """Values of the observations that carry a modality, what makes them counts per 10,000, and which these are."""
+    (x, rows), exposure = observations.measured(m), observations.exposure[m]
+    return x, np.ones(len(rows)) if exposure is None else PER / exposure[rows, 0].numpy(), rows
+
+
+def _means(
+    x: scipy.sparse.csr_array | np.ndarray, scale: np.ndarray, member: np.ndarray, weight: np.ndarray
+) -> Float[np.ndarray, "groups features"]:
+    """Weighted means of groups; the Bayesian bootstrap (Rubin 1981, doi:10.1214/aos/1176345338) draws the weights."""
+    indicator = scipy.sparse.csr_array((weight * scale, (member, np.arange(len(member)))))
+    total = indicator @ x
+    dense = total.toarray() if scipy.sparse.issparse(total) else np.asarray(total)
+    return dense / np.bincount(member, weight)[:, None]

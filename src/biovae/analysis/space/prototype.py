@@ -4,7 +4,7 @@ The decoder at the centre of the latent space is an object of the model, not an 
 This file says between which.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 import scipy.optimize
 from jaxtyping import Float, Int
 
+from biovae.analysis.limits import limits
 from biovae.errors import InputError
 
 NEAREST = 10
@@ -29,6 +30,7 @@ class Prototype:
         similarity: Correlation with each type's mean, highest first; of logarithms where values are not negative.
         weights: Shares of the types in the closest mixture, highest first; empty where values can be negative.
         unexplained: Share of the prototype that the mixture leaves unexplained; NaN without one.
+        limits: `lower` and `upper` of each weight, between which 90 % of the draws lie; empty without draws.
         centres: What the centre of each type decodes to, (types, features); None without a decoder.
     """
 
@@ -37,6 +39,7 @@ class Prototype:
     similarity: pd.Series
     weights: pd.Series
     unexplained: float
+    limits: pd.DataFrame
     centres: pd.DataFrame | None = None
 
     def __str__(self) -> str:
@@ -45,8 +48,15 @@ class Prototype:
             return "The prototype f(0) is what the model decodes from the centre of the latent space."
         name, value = self.similarity.index[0], self.similarity.iloc[0]
         said = f"The prototype f(0) resembles {name!s} most (correlation {value:.2f})"
-        parts = [f"{share:.0%} {kind!s}" for kind, share in self.weights.items() if share >= 0.05][:4]
+        parts = [f"{share:.0%} {kind!s}{self._between(kind)}" for kind, share in self.weights.items() if share >= 0.05]
+        parts = parts[:4]
         return f"{said}; as a mixture of types it is {', '.join(parts)}." if parts else f"{said}."
+
+    def _between(self, kind: object) -> str:
+        if self.limits.empty:
+            return ""
+        lower, upper = self.limits.loc[kind, ["lower", "upper"]]
+        return f" ({lower:.0%} to {upper:.0%})"
 
 
 def prototype(
@@ -55,6 +65,7 @@ def prototype(
     features: Sequence[str],
     z: Float[np.ndarray, "obs latent"] | None = None,
     types: pd.DataFrame | None = None,
+    draws: Iterable[tuple[Float[np.ndarray, "features"], Float[np.ndarray, "types features"]]] = (),
 ) -> Prototype:
     """Compare the decoded f(0) with the mean of the data, the observations near the centre, and the means of types.
 
@@ -67,6 +78,8 @@ def prototype(
         features: Names.
         z: Positions of the observations.
         types: A row per type, a column per feature in the same order: means on the same scale.
+        draws: f(0) and the means of types as they might have been, for the limits of the weights: a bootstrap of the
+            observations, other fits.
 
     Raises:
         InputError: The lengths differ.
@@ -84,12 +97,16 @@ def prototype(
     names = types.index if types is not None else pd.Index([])
     similarity = [_correlation(scale(typical), scale(row)) for row in table]
     weights, unexplained = _mixture(typical, table, mean + pseudo) if positive else (np.empty(0), np.nan)
+    weighed = names if len(weights) else names[:0]
+    again = [_mixture(each, table, mean + pseudo)[0] for each, table in draws] if len(weights) else []
+    ends = limits(np.stack(again)) if again else np.empty((2, 0))
     return Prototype(
         frame,
         _central(z),
         _ranked(similarity, names),
-        _ranked(weights, names if len(weights) else names[:0]),
+        _ranked(weights, weighed),
         unexplained,
+        pd.DataFrame(dict(zip(("lower", "upper"), ends, strict=True)), index=weighed if again else names[:0]),
     )
 
 

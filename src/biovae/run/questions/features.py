@@ -52,7 +52,7 @@ def dimensions(vae: VAE, data: Data, *, columns: Sequence[str] | None = None, se
 def prototype(vae: VAE, data: Data, *, groups: str | None = None) -> Answer:
     """What the model holds to be typical; see `bv.tl.prototype`."""
     found = tl.prototype(vae, data, groups=groups)
-    types = pd.DataFrame({"correlation": found.similarity, "share_of_mixture": found.weights})
+    types = pd.DataFrame({"correlation": found.similarity, "share_of_mixture": found.weights}).join(found.limits)
     tables = {"prototype": found.frame}
     if found.centres is not None:
         tables["centres"] = found.centres.T.rename_axis("feature").reset_index()
