@@ -4,7 +4,9 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import torch
+from anndata import AnnData
 
 import biovae as bv
 from biovae.data import Role
@@ -65,6 +67,30 @@ def test_new_observations_are_as_deep_as_those_that_were_measured(vae, cells):
     mean, spread = vae.fitted.record["exposure"][0]
     assert mean == pytest.approx(depth.mean(), abs=0.1)
     assert spread == pytest.approx(depth.std(), abs=0.1)
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.95])
+def test_new_observations_are_deep_in_all_modalities_or_in_none(shared):
+    rng = np.random.default_rng(3)
+    own = rng.standard_normal((300, 3))
+    depth = np.exp(5 + 0.5 * (np.sqrt(shared) * own[:, :1] + np.sqrt(1 - shared) * own[:, 1:]))
+    names = [f"c{i}" for i in range(300)]
+    parts = {}
+    for m, name in enumerate(("one", "other")):
+        counts = rng.poisson(depth[:, m : m + 1] * rng.dirichlet(np.full(30, 2.0)))
+        parts[name] = AnnData(scipy.sparse.csr_matrix(counts.astype(np.float32)), obs=pd.DataFrame(index=names))
+        parts[name].var_names = [f"{name}{g}" for g in range(30)]
+    with mudata.set_options(pull_on_update=False):
+        data = mudata.MuData(parts)
+    model = bv.VAE(*(bv.rna(name=name, mod=name) for name in parts), latent=2, hidden=8)
+    model.fit(data, epochs=5, progress=False)
+    new = model.sample(3000, seed=0)
+    logs = [np.log(np.maximum(np.asarray(new.mod[name].X.sum(1)).ravel(), 1)) for name in parts]
+    assert np.corrcoef(*logs)[0, 1] == pytest.approx(shared, abs=0.12)
+    del model.fitted.record["exposure_correlation"]  # as in models of earlier versions
+    apart = model.sample(3000, seed=0)
+    logs = [np.log(np.maximum(np.asarray(apart.mod[name].X.sum(1)).ravel(), 1)) for name in parts]
+    assert abs(np.corrcoef(*logs)[0, 1]) < 0.12
 
 
 def test_pca_of_what_was_measured_stands_beside_the_model(evidence, cells):

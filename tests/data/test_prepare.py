@@ -311,6 +311,15 @@ def test_covariates_become_a_design_matrix(adata):
     assert prepared.schema.width == design.shape[1] == 5
 
 
+def test_what_is_held_out_has_no_part_in_the_scale_of_a_number(adata):
+    adata.obs["depth"] = np.where(np.arange(12) < 9, np.arange(12.0), 1e6)
+    (depth,) = prepare(adata, [RNA], covariates=["depth"], held_out=np.arange(12) >= 9).schema.covariates
+    assert (depth.mean, depth.std) == (4, pytest.approx(np.arange(9).std()))
+    rows = np.array([1, 3, 10])
+    (depth,) = prepare(adata, [RNA], covariates=["depth"], rows=rows, held_out=np.arange(12) >= 9).schema.covariates
+    assert (depth.mean, depth.std) == (2, 1)
+
+
 SPOILED = {
     "missing category": ("batch", None, "'batch' of every observation, found 1 missing .'cell0'"),
     "missing number": ("depth", np.nan, "'depth' of every observation, found 1 missing .'cell0'"),

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from jaxtyping import Bool
 from mudata import MuData
 
 from biovae.errors import InputError, closest, first
@@ -39,11 +40,14 @@ def column(data: AnnData | MuData, name: str) -> pd.Series:
     raise InputError(f"expected a column {name!r} in obs, found none: {closest(name, known)}")
 
 
-def learn(values: pd.Series, name: str) -> tuple[CategoricalCovariate | ContinuousCovariate, list[str]]:
-    """What a model remembers of a covariate, and notices about it."""
+def learn(
+    values: pd.Series, name: str, free: Bool[np.ndarray, "obs"] | None = None
+) -> tuple[CategoricalCovariate | ContinuousCovariate, list[str]]:
+    """What a model remembers of a covariate, and notices about it; numbers are those of the `free` observations."""
     _refuse_missing(values, name)
     if numeric(values):
-        return _learn_numbers(_floats(values, name), values, name)
+        numbers = _floats(values, name)
+        return _learn_numbers(numbers if free is None else numbers[free], name)
     labels = pd.Index(_labels(values))
     counts = labels.value_counts()
     levels = sorted(counts.index)
@@ -149,7 +153,7 @@ def _floats(values: pd.Series, name: str) -> np.ndarray:
     return numbers
 
 
-def _learn_numbers(numbers: np.ndarray, values: pd.Series, name: str) -> tuple[ContinuousCovariate, list[str]]:
+def _learn_numbers(numbers: np.ndarray, name: str) -> tuple[ContinuousCovariate, list[str]]:
     mean, std = float(numbers.mean()), float(numbers.std())
     if not std > 1e-12 * max(1.0, abs(mean)):
         raise InputError(f"expected a covariate {name!r} that varies, found {mean:g} everywhere: leave it out.")

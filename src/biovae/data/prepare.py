@@ -55,6 +55,7 @@ def prepare(  # noqa: PLR0913 (the door of the wing: each of these is something 
     latent: int | None = None,
     on_bad: OnBad = "keep",
     rows: np.ndarray | Sequence[int] | None = None,
+    held_out: np.ndarray | None = None,
 ) -> Prepared:
     """Read and check training data, and learn their schema.
 
@@ -67,6 +68,7 @@ def prepare(  # noqa: PLR0913 (the door of the wing: each of these is something 
         on_bad: What to do about observations and features that are all zero and names that repeat: "keep" them with a
             notice, "raise" an error, or "drop" what is all zero.
         rows: Positions of the observations to use, or a mask.
+        held_out: Mask of the observations in `data` that have no part in the mean and spread of numeric covariates.
 
     Raises:
         InputError: If the data cannot be fitted.
@@ -80,11 +82,14 @@ def prepare(  # noqa: PLR0913 (the door of the wing: each of these is something 
     parts = [load(data, f, s, c, chosen) for f, s, c in zip(found, sources, columns, strict=True)]
     if on_bad == "drop" and (smaller := _without_empty(sources, found, columns, parts)):
         keep, wanted, note = smaller
-        rest = prepare(data, sources, covariates=covariates, features=wanted, latent=latent, rows=chosen[keep])
+        rest = prepare(
+            data, sources, covariates=covariates, features=wanted, latent=latent, rows=chosen[keep], held_out=held_out
+        )
         return replace(rest, notices=(note, *rest.notices))
     notices = [*_repeats(data, chosen, found), *(note for part in parts for note in part.notices)]
     settle(notices, on_bad)
-    learned = [learn(column(data, name).iloc[chosen], name) for name in covariates]
+    free = np.ones(len(chosen), dtype=bool) if held_out is None else ~np.asarray(held_out, dtype=bool)[chosen]
+    learned = [learn(column(data, name).iloc[chosen], name, free) for name in covariates]
     schema = Schema(
         modalities=tuple(
             ModalitySchema(name=s.name, features=c.names, support=s.support, scale=p.scale)

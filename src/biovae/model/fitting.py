@@ -6,12 +6,14 @@ import logging
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 
 from biovae.batch import Observations, SparseMatrix
 from biovae.data import Prepared, Role
@@ -32,6 +34,7 @@ from biovae.training.stopping import INTERRUPT, TERMINATE, stop_requests
 from biovae.training.streamed import Streamed
 
 LOGGER = logging.getLogger("biovae")
+TINY = 1e-12  # of a spread of logs
 SAVE_SECONDS = 10.0  # between checkpoints: what a kill can cost
 
 
@@ -101,6 +104,7 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
         "validation_null": float(null.score(observations, trainer.steering.cpu()).mean()) if len(validation) else None,
         "train_observations": len(train),
         "exposure": [_log_moments(observations, m, train) for m in range(len(observations.x))],
+        "exposure_correlation": _log_correlation(observations, train).tolist(),
     }
     return Fitted(net, null, prepared.schema, history, record)
 
@@ -174,6 +178,20 @@ def _log_moments(observations: Observations, m: int, rows: torch.Tensor) -> list
         return None
     logs = exposure[observations.carriers(m, rows)].log()
     return [float(logs.mean()), float(logs.std(correction=0))]
+
+
+def _log_correlation(observations: Observations, rows: torch.Tensor) -> Float[np.ndarray, "modalities modalities"]:
+    """How log exposures of modalities go together in the training set, among those that carry both; 0 where unknown."""
+    found = np.eye(len(observations.x))
+    for a, b in combinations(range(len(observations.x)), 2):
+        one, other = observations.exposure[a], observations.exposure[b]
+        both = observations.carriers(b, observations.carriers(a, rows))
+        if one is None or other is None or not len(both):
+            continue
+        logs = torch.cat([one[both], other[both]], 1).log().double()
+        logs = (logs - logs.mean(0)) / logs.std(0, correction=0).clamp_min(TINY)
+        found[a, b] = found[b, a] = float(logs.prod(1).mean())
+    return found
 
 
 def _rows(roles: np.ndarray, role: str) -> torch.Tensor:

@@ -165,9 +165,9 @@ def sample(
     c = torch.stack([design_row(schema, row) for row in drawn.to_dict("records")]) if len(drawn.columns) else None
     c = torch.zeros(size, 0) if c is None else c
     names = [f"sample_{i + 1}" for i in range(size)]
-    parts = {}
+    parts, depths = {}, _depths(fitted.record.get("exposure_correlation"), len(schema.modalities), size, noise)
     for m, modality in enumerate(schema.modalities):
-        exposure = _draw_library(fitted.record["exposure"][m], library, size, noise)
+        exposure = _draw_library(fitted.record["exposure"][m], library, depths[:, m : m + 1])
         blocks = list(_draws(network, (z, c, exposure), m, noise))
         whole = (
             scipy.sparse.vstack(blocks, format="csr") if scipy.sparse.issparse(blocks[0]) else np.concatenate(blocks)
@@ -212,13 +212,26 @@ def _draw_covariates(schema: Schema, chosen: Chosen, size: int, noise: Noise) ->
     return pd.DataFrame(values, index=range(size))
 
 
+def _depths(
+    correlation: list[list[float]] | None, modalities: int, size: int, noise: Noise
+) -> Float[Tensor, "rows modalities"]:
+    """Standard normal, correlated as depths were; a model of an earlier version draws them apart."""
+    drawn = noise.normal(size, modalities)
+    if correlation is None or modalities == 1:
+        return drawn
+    values, vectors = np.linalg.eigh(np.asarray(correlation))  # pairs are measured among those that carry both
+    root = vectors * np.sqrt(np.maximum(values, 0))
+    root /= np.linalg.norm(root, axis=1, keepdims=True)
+    return drawn @ torch.from_numpy(root.T.astype(np.float32))
+
+
 def _draw_library(
-    seen: list[float] | None, library: float | np.ndarray | None, size: int, noise: Noise
+    seen: list[float] | None, library: float | np.ndarray | None, depth: Float[Tensor, "rows 1"]
 ) -> Float[Tensor, "rows 1"] | None:
     """Exposure of new observations: as given, else log-normal with the training set's mean and spread of logs."""
     if seen is None:
         return None
     if library is not None:
-        return torch.as_tensor(np.broadcast_to(np.asarray(library, np.float32), (size,)).copy()).unsqueeze(1)
+        return torch.as_tensor(np.broadcast_to(np.asarray(library, np.float32), (len(depth),)).copy()).unsqueeze(1)
     mean, spread = seen
-    return (mean + spread * noise.normal(size, 1)).exp()
+    return (mean + spread * depth).exp()

@@ -125,7 +125,7 @@ class VAE(Architecture):
         sources = [m.source for m in self.modalities]
         names = [c.name for c in self.covariates]
         chosen, said = self._features(data, held_out)
-        prepared = prepare(data, sources, covariates=names, features=chosen, latent=self.latent)
+        prepared = prepare(data, sources, covariates=names, features=chosen, latent=self.latent, held_out=held_out)
         if held_out is not None:
             said += unlearned(prepared, ~np.asarray(held_out, bool))
         return replace(prepared, notices=(*said, *prepared.notices))
@@ -324,7 +324,7 @@ class VAE(Architecture):
         Args:
             size: How many.
             seed: Of every draw.
-            library: Exposure of each; None draws it as the training set has it, log-normal, for each modality apart.
+            library: Exposure of each; None draws it as the training set has it, log-normal, together in all modalities.
             covariates: Chosen values by name; a level that is not chosen is drawn at random.
 
         Returns:
