@@ -1,6 +1,5 @@
 """The decoded f(0) beside the data: what the model holds to be typical."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -68,18 +67,17 @@ def averages(
     if groups is None:
         return mean, None
     levels, member = np.unique(groups[rows], return_inverse=True)
-    return mean, pd.DataFrame(_means(x, scale, member, np.ones(len(rows))), index=levels)
+    return mean, pd.DataFrame(_means(x, scale, member, np.ones((1, len(rows))))[0], index=levels)
 
 
 def _again(
     observations: Observations, m: int, groups: np.ndarray, centres: list[np.ndarray], seed: int
-) -> Iterator[tuple[Float[np.ndarray, "features"], Float[np.ndarray, "types features"]]]:
+) -> list[tuple[Float[np.ndarray, "features"], Float[np.ndarray, "types features"]]]:
     """f(0) of one fit after the other, and the means of groups whose observations are weighed by a bootstrap."""
     x, scale, rows = _scaled(observations, m)
     member = np.unique(groups[rows], return_inverse=True)[1]
-    rng = Noise(seed).numpy()
-    for draw in range(DRAWS):
-        yield centres[draw % len(centres)], _means(x, scale, member, rng.exponential(size=len(rows)))
+    means = _means(x, scale, member, Noise(seed).numpy().exponential(size=(DRAWS, len(rows))))
+    return [(centres[draw % len(centres)], table) for draw, table in enumerate(means)]
 
 
 def _scaled(
@@ -91,10 +89,15 @@ def _scaled(
 
 
 def _means(
-    x: scipy.sparse.csr_array | np.ndarray, scale: np.ndarray, member: np.ndarray, weight: np.ndarray
-) -> Float[np.ndarray, "groups features"]:
+    x: scipy.sparse.csr_array | np.ndarray,
+    scale: np.ndarray,
+    member: np.ndarray,
+    weight: Float[np.ndarray, "draws carriers"],
+) -> Float[np.ndarray, "draws groups features"]:
     """Weighted means of groups; the Bayesian bootstrap (Rubin 1981, doi:10.1214/aos/1176345338) draws the weights."""
-    indicator = scipy.sparse.csr_array((weight * scale, (member, np.arange(len(member)))))
-    total = indicator @ x
-    dense = total.toarray() if scipy.sparse.issparse(total) else np.asarray(total)
-    return dense / np.bincount(member, weight)[:, None]
+    found = np.empty((len(weight), int(member.max(initial=-1)) + 1, x.shape[1]))
+    for group in range(found.shape[1]):
+        rows = np.flatnonzero(member == group)
+        own = weight[:, rows]
+        found[:, group] = ((own * scale[rows]) @ x[rows]) / own.sum(1, keepdims=True)
+    return found
