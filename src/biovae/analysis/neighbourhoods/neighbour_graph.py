@@ -23,6 +23,9 @@ from biovae.analysis.neighbourhoods.neighbours import K, finite, nearest
 from biovae.errors import InputError
 
 FARTHEST = 30.0  # in the exponent of an affinity: what lies farther, as a bridge may, can still be crossed
+SMALL = 200  # observations of a piece whose neighbours are looked through
+PAIRS = 1e8  # of observations in two pieces, up to which the nearest is found for certain
+STARTS = 8
 SHORTEST = 1e-12  # duplicates lie apart by this, since a sparse matrix holds no zeros
 
 
@@ -117,9 +120,10 @@ def _by_size(label: np.ndarray) -> Int[np.ndarray, "obs"]:
 def _bridges(z: np.ndarray, component: np.ndarray) -> pd.DataFrame:
     """The shortest ways that make one piece of many: each piece but the largest reaches out, until one is left."""
     found: set[tuple[int, int]] = set()
-    label = component
+    label, tree = component, cKDTree(z)
     while label.max() > 0:
-        found |= {_way_out(z, label == piece) for piece in range(1, label.max() + 1)}
+        pieces = np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label))[:-1])
+        found |= {_way_out(z, tree, label, rows) for rows in pieces[1:]}
         one, other = np.array(sorted(found)).T
         joined = scipy.sparse.coo_array(
             (np.ones(len(one)), (component[one], component[other])), shape=(_count(component),) * 2
@@ -134,10 +138,41 @@ def _count(component: np.ndarray) -> int:
     return int(component.max()) + 1
 
 
-def _way_out(z: np.ndarray, inside: np.ndarray) -> tuple[int, int]:
-    """The two rows, one inside and one outside, that are nearest to each other; the smaller first."""
-    rows, others = np.flatnonzero(inside), np.flatnonzero(~inside)
-    distance, place = cKDTree(z[others]).query(z[rows])
-    at = int(distance.argmin())
-    one, other = int(rows[at]), int(others[place[at]])
+def _way_out(z: np.ndarray, tree: cKDTree, label: np.ndarray, rows: np.ndarray) -> tuple[int, int]:
+    """The two rows, one in a piece and one outside, that are nearest to each other; the smaller first.
+
+    Of size + 1 neighbours of an observation in a piece one is outside. A larger piece asks a tree of those outside, and
+    where that would take minutes, a short way will do.
+    """
+    if len(rows) <= SMALL:
+        distance, place = tree.query(z[rows], k=len(rows) + 1)
+        distance = np.where(label[place] == label[rows[0]], np.inf, distance)
+        best = int(distance.argmin())
+        one, other = int(rows[best // distance.shape[1]]), int(place.ravel()[best])
+    else:
+        others = np.flatnonzero(label != label[rows[0]])
+        way = _nearest_pair if len(rows) * len(others) <= PAIRS else _near_pair
+        at, near = way(z[rows], z[others])
+        one, other = int(rows[at]), int(others[near])
     return min(one, other), max(one, other)
+
+
+def _nearest_pair(a: np.ndarray, b: np.ndarray) -> tuple[int, int]:
+    distance, place = cKDTree(b).query(a)
+    at = int(distance.argmin())
+    return at, int(place[at])
+
+
+def _near_pair(a: np.ndarray, b: np.ndarray) -> tuple[int, int]:
+    """From several starts to and fro, each time to the nearest on the other side, until it is no nearer."""
+    one, other, best = cKDTree(a), cKDTree(b), (np.inf, 0, 0)
+    for start in np.linspace(0, len(a) - 1, STARTS).astype(int):
+        at, found = int(start), np.inf
+        while True:
+            near = int(other.query(a[at])[1])
+            length, at = one.query(b[near])
+            if length >= found:
+                break
+            found = float(length)
+            best = min(best, (found, int(at), near))
+    return best[1], best[2]
