@@ -17,8 +17,9 @@ from biovae.analysis import Choice, choose, pca_counts, pca_reals
 from biovae.batch import plain
 from biovae.data import Prepared, Role
 from biovae.diagnostics import pit, uniformity
-from biovae.errors import InputError, first
+from biovae.errors import InputError, closest, first
 from biovae.likelihoods import Likelihood
+from biovae.modalities import Modality
 from biovae.model import VAE
 from biovae.model.evidence import CALIBRATED, Evidence, calibrate
 from biovae.model.fitting import Options
@@ -175,7 +176,7 @@ def _candidates(
     sizes = (models.latent,) if latents is None else latents
     found = {}
     for likelihood in likelihoods:
-        part = modality.variant(likelihood=likelihood)
+        part = _scored_by(modality, likelihood)
         for latent in sizes:
             words = [_named(part.likelihood)] if len(likelihoods) > 1 or len(sizes) == 1 else []
             words += [f"latent {latent}"] if len(sizes) > 1 else []
@@ -183,6 +184,16 @@ def _candidates(
     if not found:
         raise InputError("expected one likelihood and one latent size at least, found none.")
     return found
+
+
+def _scored_by(modality: Modality, likelihood: Likelihood | str) -> Modality:
+    """The modality with another likelihood, which may be given by its kind."""
+    kinds = [
+        known.model_fields["kind"].default for known in Likelihood.__subclasses__() if "kind" in known.model_fields
+    ]
+    if isinstance(likelihood, str) and likelihood not in kinds:
+        raise InputError(f"expected a likelihood that biovae knows, found {likelihood!r}: {closest(likelihood, kinds)}")
+    return modality.variant(likelihood=likelihood)
 
 
 def _named(likelihood: Likelihood) -> str:

@@ -35,6 +35,7 @@ STATES = 24  # that could be the other cell of a droplet
 DESIGNS = 16  # combinations of covariates under which they are decoded; their average beyond
 MADE = 10_000  # doublets, at most
 TRIALS = 1000  # doublets of each sort that scores are tried on
+PLACES = 4  # decimals of z by which two observations differ
 COMPARED = 5000  # observations that scores are compared on
 CROWD = 20_000  # observations among which neighbours are sought
 BLOCK = 128  # droplets whose second states are tried at once
@@ -211,7 +212,8 @@ def _states(way: Way, observed: Droplets, kinds: np.ndarray) -> tuple[States, np
     """
     z = observed.looked.z
     few = np.sort(Noise(way.seed).numpy().permutation(len(z))[:COMPARED])
-    most = min(STATES, max(2, len(few) // 10))
+    apart = len(np.unique(z[few].round(PLACES), axis=0))  # observations may repeat each other, but for rounding
+    most = min(STATES, max(2, len(few) // 10), apart)
     found = KMeans(most, n_init=2, random_state=way.seed).fit(z[few])
     names = pd.Series(kinds[few]).groupby(found.labels_).agg(lambda part: part.mode().iloc[0])
     centres = found.cluster_centers_[names.index]  # of those that have members: z may repeat itself
