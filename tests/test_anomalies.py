@@ -201,7 +201,8 @@ def test_the_winner_is_named_whoever_it_is():
 
 
 def test_the_energy_distance_is_that_of_its_formula():
-    one, two = RNG.normal(size=(30, 3)), RNG.normal(0.5, 1, size=(50, 3))
+    rng = np.random.default_rng(1)
+    one, two = rng.normal(size=(30, 3)), rng.normal(0.5, 1, size=(50, 3))
     expected = 2 * cdist(one, two).mean() - cdist(one, one).mean() - cdist(two, two).mean()
     found, p = energy(one, two)
     assert found == pytest.approx(expected)
