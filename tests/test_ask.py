@@ -234,6 +234,10 @@ def test_new_data_are_compared_with_those_of_the_run(folder, adata, tmp_path):
     assert code == 0, out
     assert "No difference from the reference" in out
     assert "The reference: 150 observations that training has not seen" in out
+    (tmp_path / "run" / "split.csv").unlink()
+    code, out = run("ask", "shift", tmp_path / "run", folder / "cells.h5ad")
+    assert code == 0, out
+    assert "The reference: 300 observations. What training has seen of them is not known." in out
     words = ("--reference", folder / "cells.h5ad", "--out", tmp_path / "s")
     code, out = run("ask", "shift", folder / "run", folder / "cells.h5ad", *words)
     assert code == 0, out

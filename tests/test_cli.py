@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import biovae as bv
 from biovae.cli import app
 from biovae.datasets import Scenario, Technical, simulate
+from biovae.tools import compare as module
 
 WITHOUT_UMAP = "import sys; sys.modules['umap'] = None; from biovae.cli import main; main()"
 FILES = {
@@ -253,6 +254,22 @@ def test_compare_ranks_likelihoods_and_sizes(folder, tmp_path):
     names = {f"{kind}, latent {n}" for kind in ("poisson", "negative_binomial") for n in (2, 3)}
     assert names <= set(table["name"])
     assert any(name in out for name in names)
+
+
+def test_a_comparison_that_is_interrupted_ranks_what_is_done(folder, tmp_path, monkeypatch):
+    several = module.several
+
+    def ends_early(*given, **how):
+        yield next(iter(several(*given, **how)))
+
+    monkeypatch.setattr(module, "several", ends_early)
+    words = ("--latents", "2,3", "--likelihoods", "poisson", "--epochs", 2, "--hidden", 8)
+    code, out = run("compare", folder / "cells.h5ad", "--out", tmp_path / "c", *words)
+    assert code == 130
+    assert "holds 1 of 2 models" in out
+    assert "latent 2" in out
+    table = pd.read_csv(tmp_path / "c" / "compare.csv")
+    assert list(table["name"][~table["floor"]]) == ["latent 2"]
 
 
 def test_a_sweep_that_is_interrupted_keeps_its_fits(folder, tmp_path):

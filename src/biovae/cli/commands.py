@@ -160,8 +160,8 @@ def sweep(  # noqa: PLR0913 - the options of a command
 def compare(  # noqa: PLR0913 - the options of a command
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for compare.csv and compare.png.")] = Path("compare"),
-    likelihoods: Annotated[str, typer.Option(help="Kinds, separated by commas; those that suit counts.")] = "",
-    latents: Annotated[str, typer.Option(help="Dimensions of z, separated by commas; 10.")] = "",
+    likelihoods: Annotated[str, typer.Option(help="Kinds, separated by commas; default: four for counts.")] = "",
+    latents: Annotated[str, typer.Option(help="Dimensions of z, separated by commas; default: 10.")] = "",
     layer: Layer = None,
     features: Features = "all",
     covariates: Covariates = "",

@@ -26,6 +26,10 @@ from biovae.tools.pp import check
 from biovae.training.plan import Epochs
 
 BATCH = "batch"  # the covariate that tells files apart
+USUAL = {
+    "size_factor": None, "depth": 1, "beta": 1.0, "prior": "standard_normal", "latent": 10, "likelihood": None,
+    "objective": "elbo",
+}  # of the options of `fit` that another command may lack  # fmt: skip
 KINDS: dict[str, Callable[..., Modality]] = {"rna": rna, "continuous": continuous, "binary": binary}
 
 

@@ -1,23 +1,20 @@
 """`biovae compare`: one fit per likelihood and size; a table, a picture and a recommendation."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
 from mudata import MuData
 
 from biovae.analysis import Choice
-from biovae.errors import InputError
+from biovae.errors import InputError, Interrupted
 from biovae.plotting import compare as draw
 from biovae.plotting import png
-from biovae.run.command import described, epochs_of, words
+from biovae.run.command import USUAL, described, epochs_of, words
 from biovae.run.folder import Say, check_free
-from biovae.tools.compare import compare
+from biovae.tools.compare import candidates, compare
 
 LEFT = {"compare.csv", "compare.png"}
-USUAL = {
-    "size_factor": None, "depth": 1, "beta": 1.0, "prior": "standard_normal", "latent": 10, "likelihood": None,
-    "objective": "elbo",
-}  # fmt: skip
 
 
 def compare_from_options(given: dict[str, Any], say: Say) -> Choice:
@@ -25,6 +22,7 @@ def compare_from_options(given: dict[str, Any], say: Say) -> Choice:
 
     Raises:
         InputError: The data hold several modalities, or an option does not fit them.
+        Interrupted: Ctrl-C came before the last fit; the models that were done are ranked, written and said.
     """
     out = Path(given["out"])
     data, vae, notices = described(USUAL | given)
@@ -33,11 +31,11 @@ def compare_from_options(given: dict[str, Any], say: Say) -> Choice:
     for sentence in notices:
         say(sentence)
     check_free(out, LEFT)
+    asked = candidates(vae, words(given["likelihoods"]) or None, _sizes(given["latents"]))
+    say(f"{data.n_obs:,} observations, {len(asked)} models, {given['workers']} at a time")
     found = compare(
-        vae,
+        asked,
         data,
-        words(given["likelihoods"]) or None,
-        _sizes(given["latents"]),
         test=given["test"],
         seeds=range(given["seeds"]),
         epochs=epochs_of(given["epochs"]),
@@ -46,6 +44,10 @@ def compare_from_options(given: dict[str, Any], say: Say) -> Choice:
     out.mkdir(parents=True, exist_ok=True)
     found.frame.to_csv(out / "compare.csv", index=False)
     (out / "compare.png").write_bytes(png(draw(found).figure))
+    done = int((~found.frame["floor"]).sum())
+    if done < len(asked):
+        print(found)
+        raise Interrupted(f"interrupted: {out} holds {done} of {len(asked)} models.", signal.SIGINT)
     return found
 
 

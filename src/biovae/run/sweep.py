@@ -8,12 +8,11 @@ from biovae.analysis import Sweep
 from biovae.errors import InputError, Interrupted
 from biovae.plotting import png
 from biovae.plotting import sweep as draw
-from biovae.run.command import described, epochs_of, words
+from biovae.run.command import USUAL, described, epochs_of, words
 from biovae.run.folder import Say, check_free
 from biovae.tools.sweep import BETAS, sweep
 
 LEFT = {"sweep.csv", "sweep.png"}
-USUAL = {"size_factor": None, "depth": 1, "beta": 1.0, "prior": "standard_normal"}
 
 
 def sweep_from_options(given: dict[str, Any], say: Say) -> Sweep:

@@ -71,21 +71,21 @@ def compare(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: A model has several modalities, models differ in features or values, or likelihoods in support.
     """
-    candidates = _candidates(models, likelihoods, latents)
+    asked = candidates(models, likelihoods, latents)
     if not len(seeds):
         raise InputError("expected one seed at least, found none: leave seeds at (0,).")
-    again = partial(_Trial, candidates, data, (test, seeds[0], epochs), progress=progress and workers == 1)
+    again = partial(_Trial, asked, data, (test, seeds[0], epochs), progress=progress and workers == 1)
     trial = again()
-    jobs = {f"{name}, seed {seed}": (name, seed) for name in candidates for seed in seeds}
+    jobs = {f"{name}, seed {seed}": (name, seed) for name in asked for seed in seeds}
     results = dict(several(trial, jobs, again=again, workers=workers, progress=progress))
-    whole = [name for name in candidates if all((name, seed) in results for seed in seeds)]
+    whole = [name for name in asked if all((name, seed) in results for seed in seeds)]
     if not whole:
         raise InputError("expected one model at least that is done with every seed, found none: let it run longer.")
     kept: dict[str, list[_Found]] = {name: [results[name, seed] for seed in seeds] for name in whole}
     scores = [pd.DataFrame({name: kept[name][i].score for name in whole}) for i in range(len(seeds))]
     best = (sum(scores[1:], start=scores[0]) / len(scores)).mean().idxmax()
     floors = {"no z": np.mean([found.null for found in kept[best]], axis=0)} | trial.linear(best)
-    about = pd.DataFrame({name: _about(kept[name]) | {"latent": candidates[name].latent} for name in whole}).T
+    about = pd.DataFrame({name: _about(kept[name]) | {"latent": asked[name].latent} for name in whole}).T
     return choose(scores, about.astype(float), pd.DataFrame(floors), THINNED if trial.counts else BOUND)
 
 
@@ -154,10 +154,14 @@ class _Trial:
         return {f"PCA, {latent} components": pca_reals(x, split, latent)} if support is Support.REALS else {}
 
 
-def _candidates(
+def candidates(
     models: Models, likelihoods: Sequence[Likelihood | str] | None, latents: Sequence[int] | None
 ) -> dict[str, VAE]:
-    """Models by name."""
+    """What `compare` fits, by name: see its arguments.
+
+    Raises:
+        InputError: As `compare`.
+    """
     if isinstance(models, Mapping):
         if likelihoods is not None or latents is not None or not models:
             raise InputError(

@@ -36,12 +36,12 @@ def settings(
 ) -> Settings:
     """Batch size and learning rate for a training set of this size.
 
-    Small sets need many steps, large ones few epochs: the batch grows with the square root of the size, from 64 below
-    2,000 observations to 1,024 at 128,000 and above (LOG.md, 2026-11-26, latest; 2026-11-28, later). A given number of
-    epochs is a budget: while it has fewer steps than there are observations, the rate is not held back.
+    Small sets need many steps, large ones few epochs: the batch grows with the square root of the size, from 128 at
+    2,000 observations to 1,024 at 128,000 and above (LOG.md, 2026-11-26, latest). A given number of epochs is a budget:
+    while it has fewer steps than there are observations, the rate is not held back.
     """
     if batch_size is None:
-        batch_size = 64
+        batch_size = 128
         while batch_size < 1024 and observations >= 2_000 * (2 * batch_size / 128) ** 2:
             batch_size *= 2
     if rate is None:

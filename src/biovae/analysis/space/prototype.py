@@ -48,8 +48,8 @@ class Prototype:
             return "The prototype f(0) is what the model decodes from the centre of the latent space."
         name, value = self.similarity.index[0], self.similarity.iloc[0]
         said = f"The prototype f(0) resembles {name!s} most (correlation {value:.2f})"
-        parts = [f"{share:.0%} {kind!s}{self._between(kind)}" for kind, share in self.weights.items() if share >= 0.05]
-        parts = parts[:4]
+        most = self.weights[self.weights >= 0.05].head(4)
+        parts = [f"{share:.0%} {kind!s}{self._between(kind)}" for kind, share in most.items()]
         return f"{said}; as a mixture of types it is {', '.join(parts)}." if parts else f"{said}."
 
     def _between(self, kind: object) -> str:

@@ -55,8 +55,11 @@ def shift(
     """
     said = f"The reference: {data.n_obs:,} observations."
     if run is not None:
-        apart = np.flatnonzero(roles_of(run, np.asarray(data.obs_names))[0] != Role.TRAIN)
-        if len(apart) >= MANY:
+        roles, own = roles_of(run, np.asarray(data.obs_names))
+        apart = np.flatnonzero(roles != Role.TRAIN)
+        if not own:
+            said += " What training has seen of them is not known."
+        elif len(apart) >= MANY:
             data, said = data[apart], f"The reference: {len(apart):,} observations that training has not seen."
         else:
             said += " Training has seen them: they surprise a little less than others like them would."
