@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from biovae import plotting as pl
 from biovae.analysis import (
@@ -255,6 +256,19 @@ def test_axes_carry_names_and_units(case):
     lowest = ax.figure.axes[-1] if x == "passes" else ax
     assert x in lowest.get_xlabel()
     assert y in ax.get_ylabel()
+
+
+def test_no_word_runs_over_the_edge(case):
+    draw, *_ = case
+    figure = draw(None).figure
+    figure.canvas.draw()
+    page, renderer = figure.bbox, figure.canvas.get_renderer()
+    ticks = {tick for ax in figure.findobj(Axes) for axis in (ax.xaxis, ax.yaxis) for tick in axis.findobj(Text)}
+    unseen = {text for ax in figure.findobj(Axes) if not ax.axison for text in (ax.xaxis.label, ax.yaxis.label)}
+    words = [text for text in figure.findobj(Text) if text.get_text().strip() and text not in ticks | unseen]
+    boxes = {text.get_text(): text.get_window_extent(renderer) for text in words}
+    cut = {word: box for word, box in boxes.items() if box.x1 > page.x1 + 1 or box.x0 < -1}
+    assert not cut
 
 
 def test_given_axes_are_drawn_on(case):

@@ -36,10 +36,10 @@ KINDS = {
     "behind": ("behind", MUTED, "o"),
     "floor": ("without a network", VERMILLION, "s"),
 }
-TABLE = {  # title, decimals, and place in widths of the axes
-    "mean": ("score", 1, 1.09),
-    "pit": ("PIT off", 3, 1.19),
-    "parameters": ("parameters", 0, 1.34),
+TABLE = {  # title, decimals, and points to the right of the axes: in widths of them the layout would not come to rest
+    "mean": ("score", 1, 46),
+    "pit": ("PIT off", 3, 96),
+    "parameters": ("parameters", 0, 170),
 }
 
 
@@ -103,11 +103,13 @@ def _kind(found: Choice, row: Any) -> str:
 
 def _columns(ax: Axes, frame: pd.DataFrame) -> None:
     """The other numbers of each row, to the right of it."""
-    where: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "center", "fontsize": SMALL}
+    how: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points", "color": INK}
+    how |= {"ha": "right", "va": "center", "fontsize": SMALL, "annotation_clip": False}
     for name, (title, digits, x) in TABLE.items():
-        ax.text(x, len(frame) - 0.35, title, color=INK, fontweight="bold", **where)
+        ax.annotate(title, (1, len(frame) - 0.35), (x, 0), fontweight="bold", **how)
         for y, value in frame[name].items():
-            ax.text(x, y, f"{value:,.{digits}f}".replace("-", "−") if np.isfinite(value) else "–", color=INK, **where)
+            told = f"{value:,.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
+            ax.annotate(told, (1, y), (x, 0), **how)
 
 
 def _row(ax: Axes, row: dict, *, first: bool) -> None:
