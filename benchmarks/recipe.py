@@ -1,4 +1,4 @@
-"""Is the recipe right at every size? python -m benchmarks.recipe [SIZE ...]: batch and rate around the choice.
+"""Is the recipe right at every size? python -m benchmarks.recipe [SIZE ...] [--only batch|rate]: around the choice.
 
 Simulated cells on a curved state space of ten dimensions (`benchmarks.gpu.simulate`), a fifth held out. Each line is
 one change of the automatic recipe: nats that the held-out bound gains by it, and seconds of the whole fit. A SIZE is
@@ -51,6 +51,7 @@ def run(adata: ad.AnnData, change: tuple[float, float], seed: int) -> tuple[floa
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recipe")
     parser.add_argument("--quick", action="store_true", help="small sizes: does everything run?")
+    parser.add_argument("--only", choices=("batch", "rate"), default="", help="change only this, beside the choice")
     parser.add_argument("sizes", nargs="*", default=SIZES, metavar="SIZE", help=f"default: {' '.join(SIZES)}")
     asked = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -61,7 +62,8 @@ def main() -> None:
         number, genes = (int(n) for n in text.split("x"))
         data = [cells((number, genes), seed) for seed in range(1 if asked.quick else SEEDS)]
         default = []
-        for name, change in CHANGES.items():
+        for name in [name for name in CHANGES if name == "automatic" or name.startswith(asked.only)]:
+            change = CHANGES[name]
             found = np.array([run(adata, change, seed) for seed, adata in enumerate(data)])
             default = found if name == "automatic" else default
             said = f"({found[:, 0].mean():.1f})" if name == "automatic" else spread(found[:, 0] - default[:, 0], 2)

@@ -1,4 +1,4 @@
-"""How training time grows with the data, both packages in turns: python -m benchmarks.scaling [--quick]
+"""How training time grows with the data, both packages in turns: python -m benchmarks.scaling [--quick] [PART ...]
 
 On simulated counts, the same for both, with the same threads. Where one package is missing the other runs alone.
 
@@ -26,6 +26,7 @@ from benchmarks.throughput import train_biovae, train_scvi
 BATCH = 128
 VALUES = 2e8
 MOST = 200_000
+PARTS = ("cells", "genes", "fits")
 SIDES = {"biovae": train_biovae, "scvi": partial(train_scvi, most=MOST)}
 
 
@@ -115,13 +116,17 @@ def fits(plan: Plan) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling")
     parser.add_argument("--quick", action="store_true", help="small sizes: does everything run?")
-    plan = QUICK if parser.parse_args().quick else FULL
+    parser.add_argument("parts", nargs="*", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
+    asked = parser.parse_args()
+    plan = QUICK if asked.quick else FULL
     warnings.filterwarnings("ignore")
     print(f"{torch.get_num_threads()} threads, batch {BATCH}; median (range) of {plan.seeds} seeds")
     speeds(simulated(1_000, 500), QUICK)  # compiles the loops, off the clock
-    training(plan.cells, 0, plan)
-    training(plan.genes, 1, plan)
-    if "biovae" in installed(SIDES):
+    if "cells" in asked.parts:
+        training(plan.cells, 0, plan)
+    if "genes" in asked.parts:
+        training(plan.genes, 1, plan)
+    if "fits" in asked.parts and "biovae" in installed(SIDES):
         fits(plan)
 
 

@@ -188,7 +188,7 @@ def test_expression_lies_between_its_limits(folder, adata):
         assert ((lower[name] <= mean[name] * 1.05) & (mean[name] <= upper[name] * 1.05)).mean() > 0.9
         assert mean[name].mean() == pytest.approx(1000 * share(adata)[:, adata.var_names == name].mean(), rel=0.3)
     assert "depth of 1,000, averaged over" in out
-    assert "doubt about z of one fit" in out
+    assert "doubt about z and about the weights" in out
 
 
 def test_imputation_is_scored_beside_simple_methods(folder):

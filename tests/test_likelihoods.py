@@ -198,3 +198,26 @@ def test_nothing_is_made_of_a_feature_that_never_varied():
     assert (p.mean[:, 1] == 2).all()
     assert (p.variance[..., 1] == 1).all()
     assert (p.variance[..., [0, 2]] < 1e-5).all()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in PLAIN if case.recipe.kind not in ("zero_inflated_negative_binomial", "log1p_gaussian")],
+    ids=lambda case: case.recipe.kind,
+)
+def test_what_an_observation_tells_is_fishers_information(case):
+    rows, outputs = 20_000, FEATURES * getattr(case.recipe, "levels", 1)
+    module = build(case, covariates=0, hidden=outputs, composition=False)
+    layer = getattr(module, "log_mean", module).readout
+    with torch.no_grad():
+        layer.map.weight.copy_(torch.eye(outputs))  # so that the outputs are h, and can be differentiated by
+        layer.map.bias.zero_()
+    h = Noise(4).normal(1, outputs).repeat(rows, 1).requires_grad_()
+    counts = case.recipe.support is Support.COUNTS
+    p = module(h, Context(torch.full((rows, 1), 3.0) if counts else None, torch.zeros(rows, 0)))
+    x = p.sample(Noise(5)).detach()
+    sparse = case.recipe.support in (Support.COUNTS, Support.BINARY)
+    score = torch.autograd.grad(p.log_prob(SparseCounts.from_dense(x) if sparse else x).sum(), h)[0]
+    told = module.last(p)
+    assert told.readout is layer
+    torch.testing.assert_close(told.information[0].detach(), score.square().mean(0), rtol=0.1, atol=1e-3)

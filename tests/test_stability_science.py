@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import biovae as bv
-from biovae.datasets import expected, scenarios, simulate
+from biovae.datasets import scenarios, simulate
+from biovae.datasets.truth import expected_counts
 
 pytestmark = pytest.mark.slow
 SEEDS, FITS = (0, 1, 2), 5
@@ -17,7 +18,7 @@ def fitted(scenario, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_clear_types_are_found_again_and_both_doubts_hold_more_truth(seed):
+def test_clear_types_are_found_again_and_limits_hold_the_truth(seed):
     vae, adata = fitted(scenarios.TYPES, seed)
     found = bv.tl.stability(vae, adata, groups="cell_type", contrasts="cell_type", progress=False)
     assert found.summary.loc["fits", "clusters"] > 0.95
@@ -27,11 +28,13 @@ def test_clear_types_are_found_again_and_both_doubts_hold_more_truth(seed):
     assert found.summary.loc["fits", "neighbours"] > 10 * chance
 
     names = list(adata.var_names[np.argsort(-adata.var["baseline_true"].to_numpy())[:300:6]])
-    true = expected(adata)[:, adata.var_names.get_indexer(names)] * 1e4
+    counts = expected_counts(adata)  # with the effect of its one batch, which nobody can tell from the genes' own level
+    true = (counts / counts.sum(1, keepdims=True))[:, adata.var_names.get_indexer(names)] * 1e4
     one = vae.expression(adata, features=names, samples=25)
     every = bv.tl.ensemble_expression(vae, adata, names, progress=False)
     inside = [((told.lower <= true) & (true <= told.upper)).to_numpy().mean() for told in (one, every)]
-    assert inside[1] > inside[0] + 0.05
+    assert inside[0] > 0.9
+    assert inside[1] > 0.9
     errors = [np.abs(np.log(told.mean.to_numpy() / true)).mean() for told in (one, every)]
     assert errors[1] < errors[0]
 

@@ -103,6 +103,7 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
         "interrupted": any(event.startswith("interrupted") for event in p.events),
         "validation_null": float(null.score(observations, trainer.steering.cpu()).mean()) if len(validation) else None,
         "train_observations": len(train),
+        "carriers": [len(observations.carriers(m, train)) for m in range(len(observations.x))],
         "exposure": [_log_moments(observations, m, train) for m in range(len(observations.x))],
         "exposure_correlation": _log_correlation(observations, train).tolist(),
     }

@@ -6,7 +6,9 @@ c   (combinations, covariates), the design rows that an average runs over
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Literal
 
 import numpy as np
@@ -14,7 +16,7 @@ import pandas as pd
 import scipy.sparse
 import torch
 from anndata import AnnData
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from mudata import MuData
 from torch import Tensor
 
@@ -25,6 +27,7 @@ from biovae.errors import InputError, closest, first
 from biovae.model.design import Chosen, averaged_rows, design_row
 from biovae.model.fitting import Fitted
 from biovae.model.inference import ELEMENTS, ROWS, minibatches
+from biovae.model.lastlayer import LastWeights
 from biovae.network import Network
 from biovae.noise import Noise
 from biovae.schema import CategoricalCovariate, Schema
@@ -42,10 +45,15 @@ class Wanted:
     covariates: Chosen | Literal["own", "average"]
     samples: int
 
+    def positions(self, schema: Schema) -> Int[np.ndarray, "wanted"]:
+        """Where the features stand among those of the modality."""
+        names = pd.Index(schema.modalities[self.modality].features)
+        return np.arange(len(names)) if self.features is None else positions(names, self.features)
+
 
 @dataclass(frozen=True)
 class Expression:
-    """Denoised expression: observations x features, at one library size; intervals hold 90 % of the posterior draws."""
+    """Denoised expression: observations x features, at one library size; limits hold 90 % of the posterior draws."""
 
     mean: pd.DataFrame
     lower: pd.DataFrame | None = None
@@ -101,10 +109,13 @@ def mean_at(network: Network, z: Tensor, c: Tensor, m: int, library: float | Non
 
 
 @torch.no_grad()
-def expression(network: Network, schema: Schema, prepared: Prepared, wanted: Wanted) -> Expression:
-    """See `VAE.expression`."""
+def expression(
+    fitted: Fitted, prepared: Prepared, wanted: Wanted, weights: Sequence[LastWeights] | None = None
+) -> Expression:
+    """See `VAE.expression`; the last layer of each draw has the weights that are given, by default those of the fit."""
+    network, schema = fitted.network, fitted.schema
     names = pd.Index(schema.modalities[wanted.modality].features)
-    keep = np.arange(len(names)) if wanted.features is None else positions(names, wanted.features)
+    keep = wanted.positions(schema)
     network.eval()
     means: list[np.ndarray] = []
     lowers: list[np.ndarray] = []
@@ -116,8 +127,11 @@ def expression(network: Network, schema: Schema, prepared: Prepared, wanted: Wan
         means.append(_at(network, schema, q.mean, batch.covariates, wanted)[:, keep].numpy())
         if wanted.samples:
             draws = q.sample(Noise(0, 0, i), wanted.samples)
-            values = torch.stack([_at(network, schema, z, batch.covariates, wanted)[:, keep] for z in draws])
-            lower, upper = limits(values.numpy())
+            values = []
+            for z, drawn in zip(draws, weights or repeat(None), strict=False):
+                with nullcontext() if drawn is None else drawn.in_place():
+                    values.append(_at(network, schema, z, batch.covariates, wanted)[:, keep].numpy())
+            lower, upper = limits(np.stack(values))
             lowers.append(lower)
             uppers.append(upper)
     frames = [
@@ -160,15 +174,11 @@ def sample(
     if size < 1:
         raise InputError(f"expected to sample at least one observation, found {size}.")
     network, schema, noise = fitted.network.eval(), fitted.schema, Noise(seed)
-    z = network.prior.sample(noise, size, network.pseudo)
-    drawn = _draw_covariates(schema, covariates or {}, size, noise)
-    c = torch.stack([design_row(schema, row) for row in drawn.to_dict("records")]) if len(drawn.columns) else None
-    c = torch.zeros(size, 0) if c is None else c
+    z, drawn, c = states(fitted, size, noise, covariates or {})
     names = [f"sample_{i + 1}" for i in range(size)]
-    parts, depths = {}, _depths(fitted.record.get("exposure_correlation"), len(schema.modalities), size, noise)
+    parts, depths = {}, exposures(fitted, size, noise, library)
     for m, modality in enumerate(schema.modalities):
-        exposure = _draw_library(fitted.record["exposure"][m], library, depths[:, m : m + 1])
-        blocks = list(_draws(network, (z, c, exposure), m, noise))
+        blocks = list(_draws(network, (z, c, depths[m]), m, noise))
         whole = (
             scipy.sparse.vstack(blocks, format="csr") if scipy.sparse.issparse(blocks[0]) else np.concatenate(blocks)
         )
@@ -183,6 +193,23 @@ def sample(
         joined = MuData(parts)
     joined.obsm["X_vae"] = z.numpy()
     return joined
+
+
+def states(fitted: Fitted, size: int, noise: Noise, chosen: Chosen) -> tuple[Tensor, pd.DataFrame, Tensor]:
+    """z from the prior, covariates chosen or drawn, and their rows of the design matrix."""
+    z = fitted.network.prior.sample(noise, size, fitted.network.pseudo)
+    drawn = _draw_covariates(fitted.schema, chosen, size, noise)
+    rows = [design_row(fitted.schema, row) for row in drawn.to_dict("records")] if len(drawn.columns) else []
+    return z, drawn, torch.stack(rows) if rows else torch.zeros(size, 0)
+
+
+def exposures(
+    fitted: Fitted, size: int, noise: Noise, library: float | np.ndarray | None = None
+) -> list[Float[Tensor, "size 1"] | None]:
+    """Exposure of new observations in each modality, drawn together."""
+    seen = fitted.record["exposure"]
+    depths = _depths(fitted.record.get("exposure_correlation"), len(seen), size, noise)
+    return [_draw_library(each, library, depths[:, m : m + 1]) for m, each in enumerate(seen)]
 
 
 def _draws(network: Network, given: tuple[Tensor, Tensor, Tensor | None], m: int, noise: Noise) -> Iterator:

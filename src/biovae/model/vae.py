@@ -24,6 +24,7 @@ from biovae.data import Prepared, align, column, flags, numeric, prepare, select
 from biovae.diagnostics import Verdict
 from biovae.errors import InputError, closest
 from biovae.modalities.modality import Modality
+from biovae.model.doubt import last_weights
 from biovae.model.ensemble import fit_all
 from biovae.model.evidence import Evidence
 from biovae.model.files import load as read_model
@@ -281,12 +282,13 @@ class VAE(Architecture):
             features: Names; None takes all.
             library: Exposure of every observation.
             covariates: "average" over the levels of every categorical covariate, "own", or chosen values by name.
-            samples: Posterior draws for 90 % intervals; 0 gives the value at the posterior mean alone.
+            samples: Draws of z and of the last layer's weights, for limits that hold 90 % of them (see `model.doubt`);
+                0 gives the value at the posterior mean alone.
             indices: Rows; None takes all.
         """
         prepared = self.observe(data, indices=indices)
         wanted = Wanted(self.index(modality), features, library, covariates, samples)
-        return expression_of(self.network, self.schema, prepared, wanted)
+        return expression_of(self.fitted, prepared, wanted, last_weights(self.fitted, wanted))
 
     def diagnose(self, data: Data, *, seed: int = 0, indices: Rows = None) -> Verdict:
         """Judge the model on data: what is normal, what to look at, what is broken, and what to do about it.

@@ -10,7 +10,8 @@ from mudata import MuData
 
 from biovae.errors import InputError
 from biovae.model import VAE
-from biovae.model.generate import Expression
+from biovae.model.doubt import last_weights
+from biovae.model.generate import Expression, Wanted, expression
 from biovae.tools.labels import quantities
 from biovae.training.progress import passing
 
@@ -31,9 +32,9 @@ def corrected_expression(  # noqa: PLR0913 - a user's door
 ) -> Expression:
     """What every observation would show at one depth, averaged over batches, between limits.
 
-    The mean is decoded at the posterior mean of z; limits hold 90 % of the posterior draws. They are limits of the
-    expected count, not of a count. Only the chosen features are kept, in float32: ten of 200,000 observations with
-    their limits take 24 MB.
+    The mean is decoded at the posterior mean of z; limits hold 90 % of draws of z and of the last layer's weights (see
+    `biovae.model.doubt`). They are limits of the expected count, not of a count. Only the chosen features are kept, in
+    float32: ten of 200,000 observations with their limits take 24 MB.
 
     Args:
         vae: A fitted model.
@@ -42,7 +43,7 @@ def corrected_expression(  # noqa: PLR0913 - a user's door
         modality: Which one; None takes the first.
         covariates: "average" over the levels of every categorical covariate, "own", or chosen values by name.
         library: Counts per observation.
-        samples: Of z, for the limits; 0 gives the means alone.
+        samples: Draws for the limits; 0 gives the means alone.
         key: Write the means into an AnnData: into `layers[key]` if `features` are all of its variables, else as a
             table into `obsm[key]`; limits beside them, as `key_lower` and `key_upper`.
         progress: Show a bar on a terminal.
@@ -56,14 +57,13 @@ def corrected_expression(  # noqa: PLR0913 - a user's door
     if key is not None and not isinstance(data, AnnData):
         raise InputError(f"expected an AnnData to write {key!r} into, found a {type(data).__name__}: leave out key=.")
     quantities(vae, modality)
+    wanted = Wanted(vae.index(modality), features, library, covariates, samples)
+    weights = last_weights(vae.fitted, wanted)
     blocks = [np.arange(start, min(start + ROWS, data.n_obs)) for start in range(0, data.n_obs, ROWS)]
     parts = [
-        vae.expression(
-            data, modality=modality, features=features, library=library, covariates=covariates, samples=samples,
-            indices=rows,
-        )
+        expression(vae.fitted, vae.observe(data, indices=rows), wanted, weights)
         for rows in passing(blocks, len(blocks), "decoding", show=progress)
-    ]  # fmt: skip
+    ]
     mean, lower, upper = (_joined([getattr(part, name) for part in parts]) for name in ("mean", "lower", "upper"))
     assert mean is not None
     found = Expression(mean, lower, upper)

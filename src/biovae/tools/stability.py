@@ -14,7 +14,8 @@ from biovae.analysis import stability as compare
 from biovae.batch import Observations
 from biovae.errors import InputError
 from biovae.model import VAE
-from biovae.model.generate import Expression
+from biovae.model.doubt import last_weights
+from biovae.model.generate import Expression, Wanted, expression
 from biovae.model.inference import ELEMENTS, posterior_draws, posterior_moments
 from biovae.noise import Noise
 from biovae.schema import Support
@@ -156,9 +157,9 @@ def ensemble_expression(  # noqa: PLR0913 - a user's door
 ) -> Expression:
     """Denoised expression over all fits of an ensemble: the mean, and 90 % intervals for both kinds of doubt.
 
-    Those of `VAE.expression` hold the doubt about z within one fit, and not that another seed decodes otherwise. Counts
-    are pooled as logarithms, other values as they are; see `biovae.analysis.groups.pooling`. What all fits get wrong
-    together, such as a difference that they all shrink, is in no interval (LOG.md).
+    Those of `VAE.expression` hold the doubt within one fit, and not that another seed finds another map. Counts are
+    pooled as logarithms, other values as they are; see `biovae.analysis.groups.pooling`. The doubt about weights is in
+    both kinds in part, so that limits are wide rather than narrow (LOG.md).
 
     Args:
         vae: A model of `fit(data, ensemble=k)`.
@@ -167,7 +168,7 @@ def ensemble_expression(  # noqa: PLR0913 - a user's door
         modality: Which one; None takes the first.
         library: Exposure of every observation.
         covariates: As for `VAE.expression`.
-        samples: Posterior draws of each fit.
+        samples: Draws of each fit.
         progress: Show a bar on a terminal.
 
     Raises:
@@ -179,15 +180,12 @@ def ensemble_expression(  # noqa: PLR0913 - a user's door
     width = len(vae.features(modality)) if features is None else len(features)
     blocks = np.array_split(np.arange(data.n_obs), max(1, data.n_obs * max(width, 1) // ELEMENTS))
     logs = support_of(vae, modality) is Support.COUNTS
+    wanted = Wanted(vae.index(modality), features, library, covariates, samples)
+    weights = [last_weights(m.fitted, wanted) for m in members]
     parts = []
     for rows in passing(blocks, len(blocks), "expression", show=progress):
-        told = [
-            m.expression(
-                data, modality=modality, features=features, library=library, covariates=covariates, samples=samples,
-                indices=rows,
-            )
-            for m in members
-        ]  # fmt: skip
+        observed = vae.observe(data, indices=rows)
+        told = [expression(m.fitted, observed, wanted, drawn) for m, drawn in zip(members, weights, strict=True)]
         parts.append(_pooled(told, logs=logs))
     return Expression(*(pd.concat(frames) for frames in zip(*parts, strict=True)))
 

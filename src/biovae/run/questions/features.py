@@ -94,8 +94,8 @@ def expression(vae: VAE, data: Data, *, features: Sequence[str], library: float 
     doubt = (
         f"Limits hold the doubt within and between {len(vae.members)} fits."
         if several
-        else "Limits hold the doubt about z of one fit, and not that another fit decodes otherwise: with "
-        "`fit --ensemble 5` they do."
+        else "Limits hold the doubt about z and about the weights of the last layer, and not that another fit may find "
+        "another map: with `fit --ensemble 5` they do."
     )
     at = "at each observation's own covariates" if own else "averaged over the levels of categorical covariates"
     said = f"{len(found.mean):,} observations, {len(features)} features at a depth of {library:,.0f}, {at}. {doubt}"
