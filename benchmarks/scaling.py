@@ -1,4 +1,4 @@
-"""How training time grows with the data, both packages in turns: python -m benchmarks.scaling [--quick] [PART ...]
+"""How training time grows with the data, both packages in turns: python -m benchmarks.scaling [--quick] [--only PART]
 
 On simulated counts, the same for both, with the same threads. Where one package is missing the other runs alone.
 
@@ -116,17 +116,17 @@ def fits(plan: Plan) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling")
     parser.add_argument("--quick", action="store_true", help="small sizes: does everything run?")
-    parser.add_argument("parts", nargs="*", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--only", choices=PARTS, action="append", help="one part; may be given again")
     asked = parser.parse_args()
-    plan = QUICK if asked.quick else FULL
+    plan, parts = QUICK if asked.quick else FULL, asked.only or PARTS
     warnings.filterwarnings("ignore")
     print(f"{torch.get_num_threads()} threads, batch {BATCH}; median (range) of {plan.seeds} seeds")
     speeds(simulated(1_000, 500), QUICK)  # compiles the loops, off the clock
-    if "cells" in asked.parts:
+    if "cells" in parts:
         training(plan.cells, 0, plan)
-    if "genes" in asked.parts:
+    if "genes" in parts:
         training(plan.genes, 1, plan)
-    if "fits" in asked.parts and "biovae" in installed(SIDES):
+    if "fits" in parts and "biovae" in installed(SIDES):
         fits(plan)
 
 

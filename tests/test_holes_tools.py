@@ -77,6 +77,16 @@ def test_large_data_are_judged_by_some_and_measured_by_the_held_out(vae, adata, 
     assert frame[["misfit", "rise"]].notna().all(axis=None)
 
 
+def test_limits_along_a_path_hold_the_doubt_about_weights(vae, adata, monkeypatch):
+    ends = (vae.embed(adata)[0], vae.embed(adata)[1])
+    both = bv.tl.path(vae, adata, *ends, direct=True, draws=20)
+    monkeypatch.setattr("biovae.tools.path.last_weights", lambda *_: None)
+    by_z = bv.tl.path(vae, adata, *ends, direct=True, draws=20)
+    wide = [np.log(walk.upper / walk.lower).to_numpy().mean(0) for walk in (both, by_z)]
+    assert (wide[0] > wide[1]).mean() > 0.95
+    assert (both.expression == by_z.expression).all(axis=None)
+
+
 def test_a_path_leads_from_one_type_to_the_other(vae, adata):
     walk = bv.tl.path(vae, adata, "type 1", "type 3", groups="cell_type", draws=10)
     mean = {t: vae.embed(adata)[(adata.obs["cell_type"] == t).to_numpy()].mean(0) for t in ("type 1", "type 3")}

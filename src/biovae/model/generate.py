@@ -6,7 +6,6 @@ c   (combinations, covariates), the design rows that an average runs over
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Literal
@@ -27,7 +26,7 @@ from biovae.errors import InputError, closest, first
 from biovae.model.design import Chosen, averaged_rows, design_row
 from biovae.model.fitting import Fitted
 from biovae.model.inference import ELEMENTS, ROWS, minibatches
-from biovae.model.lastlayer import LastWeights
+from biovae.model.lastlayer import LastWeights, placed
 from biovae.network import Network
 from biovae.noise import Noise
 from biovae.schema import CategoricalCovariate, Schema
@@ -129,7 +128,7 @@ def expression(
             draws = q.sample(Noise(0, 0, i), wanted.samples)
             values = []
             for z, drawn in zip(draws, weights or repeat(None), strict=False):
-                with nullcontext() if drawn is None else drawn.in_place():
+                with placed(drawn):
                     values.append(_at(network, schema, z, batch.covariates, wanted)[:, keep].numpy())
             lower, upper = limits(np.stack(values))
             lowers.append(lower)

@@ -1,7 +1,7 @@
 """One drawn set of weights of a last layer, and the decoder with them in place."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -32,6 +32,11 @@ class LastWeights(NamedTuple):
             yield
         finally:
             weight.data, side.data, bias.data = kept
+
+
+def placed(drawn: LastWeights | None) -> AbstractContextManager[None]:
+    """With drawn weights in place, or as fitted."""
+    return nullcontext() if drawn is None else drawn.in_place()
 
 
 def slopes(

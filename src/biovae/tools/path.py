@@ -14,7 +14,9 @@ from mudata import MuData
 from biovae.analysis import Curve, Metric, central, distances, geodesic, limits, straight, switches
 from biovae.errors import InputError, closest
 from biovae.model import VAE
-from biovae.model.generate import At, pull
+from biovae.model.doubt import last_weights
+from biovae.model.generate import At, Wanted, pull
+from biovae.model.lastlayer import LastWeights, placed
 from biovae.schema import Support
 from biovae.tools.labels import quantities
 from biovae.tools.latent import PER, Latent, decoder, latent, regions, support_of
@@ -38,7 +40,7 @@ class Walk:
     Attributes:
         curve: Positions, length, density and support, see `analysis.Curve`.
         expression: Means per 10,000, (steps, features); the index runs from 0 to 1.
-        lower: 90 % interval over posterior draws around the way: below.
+        lower: 90 % interval over draws of z around the way and of the last layer's weights: below.
         upper: Above.
         switches: The features that go up or down, in order, see `analysis.switches`.
     """
@@ -82,7 +84,7 @@ def path(  # noqa: PLR0913 - a user's door
         groups: Column of `obs`; a group stands at its central observation.
         modality: Whose features are decoded; None takes the first.
         direct: Take the straight line.
-        draws: Of posterior draws, for the intervals.
+        draws: Of z and of the last layer's weights, for the intervals.
         seed: Of every draw.
 
     Raises:
@@ -165,7 +167,15 @@ def _walk(given: Latent, curve: Curve, modality: str | None, how: tuple[int, int
     mean = decode(curve.z).astype(np.float64)
     spread = np.sqrt(given.q.variance[given.q.owner(curve.z)] / given.q.width)
     noise = np.random.default_rng(seed).standard_normal((draws, 1, curve.z.shape[1]))  # one for a whole draw of the way
-    drawn = np.stack([decode(curve.z + spread * e) for e in noise]).astype(np.float64) if draws else mean[None]
+    wanted = Wanted(given.vae.index(modality), None, PER, "average", draws)
+    weights: Sequence[LastWeights | None] = last_weights(given.vae.fitted, wanted, seed) or [None] * draws
+
+    def along(e: np.ndarray, last: LastWeights | None) -> np.ndarray:
+        with placed(last):
+            return decode(curve.z + spread * e).astype(np.float64)
+
+    both = zip(noise, weights, strict=True)
+    drawn = np.stack([along(*each) for each in both]) if draws else mean[None]
     lower, upper = limits(drawn)
     names, time = given.vae.features(modality), pd.Index(curve.time, name="time")
     table, below, above = (pd.DataFrame(values, index=time, columns=names) for values in (mean, lower, upper))
