@@ -69,6 +69,20 @@ def test_drawn_weights_move_the_mean_by_their_slope_and_are_put_back(line):
     np.testing.assert_array_equal(vae.decode(z.numpy()), plain)
 
 
+def test_values_nearly_without_noise_have_finite_narrower_limits(line):
+    vae, adata = line
+    scale = vae.network.parts[0].likelihood.log_scale.base
+    before = scale.data
+    scale.data = torch.full_like(before, -6.9)  # a thousandth of the spread, the least that there is
+    try:
+        found = vae.expression(adata, samples=FEW)
+    finally:
+        scale.data = before
+    assert np.isfinite(found.lower).all(axis=None)
+    noisy = vae.expression(adata, samples=FEW)
+    assert (found.upper - found.lower).mean(axis=None) < (noisy.upper - noisy.lower).mean(axis=None)
+
+
 @pytest.mark.parametrize("groups", [0, 3])
 def test_slopes_are_the_derivatives_of_the_outputs(groups):
     readout = Readout(5, groups, 4, 2, Noise(0))

@@ -15,6 +15,7 @@ arXiv:2106.14806 (the last layer alone).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -47,9 +48,21 @@ class _Seen:
 
     def precision(self, outputs: Int[Tensor, "outputs"]) -> Float[Tensor, "outputs inputs inputs"]:
         """n E[i phi phi'] of some outputs."""
-        phi = slopes(self.readout, self.h, self.c, outputs)
-        weighed = phi * self.information[:, outputs].T.sqrt().unsqueeze(-1)
-        return (weighed.mT @ weighed).double()
+        told = self.information[:, outputs].T.double()  # values without noise tell 1e10 times what s does
+        if self.readout.groups:
+            weighed = slopes(self.readout, self.h, self.c, outputs).double() * told.sqrt().unsqueeze(-1)
+            return weighed.mT @ weighed
+        found = told.new_empty(len(outputs), self.inputs, self.inputs)
+        i, j = torch.tril_indices(self.inputs, self.inputs)
+        found[:, i, j] = found[:, j, i] = told @ self.products
+        return found
+
+    @cached_property
+    def products(self) -> Float[Tensor, "rows pairs"]:
+        """phi_i phi_j, j <= i, where all outputs have the same phi: one product of matrices makes A of them all."""
+        phi = slopes(self.readout, self.h, self.c, torch.arange(0))[0].double()
+        i, j = torch.tril_indices(self.inputs, self.inputs)
+        return phi[:, i] * phi[:, j]
 
     def blocks(self, outputs: Int[Tensor, "outputs"]) -> Iterator[Int[Tensor, "block"]]:
         """Outputs, few enough at a time."""
@@ -68,8 +81,8 @@ def last_weights(fitted: Fitted, wanted: Wanted, seed: int = 0) -> list[LastWeig
     Weights that no feature in question has stay as fitted.
     """
     noise = Noise(seed)
-    seen = _seen(fitted, wanted.modality, noise)
-    if seen is None or not wanted.samples:
+    seen = _seen(fitted, wanted.modality, noise) if wanted.samples else None
+    if seen is None:
         return None
     each = seen.readout.map.out_features // fitted.network.parts[wanted.modality].features
     keep = torch.from_numpy(wanted.positions(fitted.schema))

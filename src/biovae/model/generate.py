@@ -7,7 +7,6 @@ c   (combinations, covariates), the design rows that an average runs over
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Literal
 
 import numpy as np
@@ -115,6 +114,7 @@ def expression(
     network, schema = fitted.network, fitted.schema
     names = pd.Index(schema.modalities[wanted.modality].features)
     keep = wanted.positions(schema)
+    layers: Sequence[LastWeights | None] = weights or [None] * wanted.samples
     network.eval()
     means: list[np.ndarray] = []
     lowers: list[np.ndarray] = []
@@ -127,7 +127,7 @@ def expression(
         if wanted.samples:
             draws = q.sample(Noise(0, 0, i), wanted.samples)
             values = []
-            for z, drawn in zip(draws, weights or repeat(None), strict=False):
+            for z, drawn in zip(draws, layers, strict=True):
                 with placed(drawn):
                     values.append(_at(network, schema, z, batch.covariates, wanted)[:, keep].numpy())
             lower, upper = limits(np.stack(values))
