@@ -117,6 +117,19 @@ def test_limits_with_covariates_and_groups_are_wider_than_those_of_z(counts):
     pd.testing.assert_frame_equal(again.upper, both.upper)
 
 
+def test_the_doubt_about_an_effect_is_that_of_its_observations():
+    """A number that varied is known; a level of ten observations is in more doubt than one of 290."""
+    adata = simulate(scenarios.TYPES.but(technical={"batches": 1}), cells=300, genes=30, seed=1)
+    adata.obs["age"] = np.random.default_rng(0).normal(50, 9, 300)
+    adata.obs["site"] = ["rare" if i % 30 == 0 else "usual" for i in range(300)]
+    vae = bv.VAE(bv.rna(), covariates=["age", "site"], latent=4, hidden=16).fit(adata, epochs=5, progress=False)
+    drawn = last_weights(vae.fitted, wanted(samples=300))
+    age, rare, usual, bias = torch.stack([each.change for each in drawn])[..., -4:].unbind(-1)
+    age, rare, usual = (effect.std(0).mean() for effect in (age, bias + rare, bias + usual))
+    assert age < 0.3
+    assert rare > 1.5 * usual
+
+
 def test_only_the_features_in_question_move(counts):
     vae, adata = counts
     drawn = last_weights(vae.fitted, wanted([adata.var_names[3]], samples=1))

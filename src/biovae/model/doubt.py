@@ -24,10 +24,11 @@ from torch import Tensor
 from biovae.batch import Context
 from biovae.likelihoods import LikelihoodModule
 from biovae.model.fitting import Fitted
-from biovae.model.generate import Wanted, exposures, states
+from biovae.model.generate import Wanted, exposures
 from biovae.model.lastlayer import LastWeights, slopes
 from biovae.nn import Readout
 from biovae.noise import Noise
+from biovae.schema import CategoricalCovariate
 
 DRAWN = 512  # observations that stand for the training set
 LEARNED = 32  # outputs that s is learned from
@@ -101,14 +102,30 @@ def _seen(fitted: Fitted, m: int, noise: Noise) -> _Seen | None:
     network, part = fitted.network.eval(), fitted.network.parts[m]
     if not isinstance(part.likelihood, LikelihoodModule):
         return None
-    z, _, c = states(fitted, DRAWN, noise, {})
-    context = Context(exposures(fitted, DRAWN, noise)[m], c[:, network.into_decoder])
+    z = network.prior.sample(noise, DRAWN, network.pseudo)
+    context = Context(exposures(fitted, DRAWN, noise)[m], _design(fitted, noise)[:, network.into_decoder])
     h = part.decoder(z, context.covariates)
     last = part.likelihood.last(part.likelihood(h, context))
     if last is None:
         return None
     n = fitted.record.get("carriers", [fitted.record["train_observations"]] * len(network.parts))[m]
     return _Seen(last.readout, h, context.covariates, last.information * (n / DRAWN), part.decoder.passed)
+
+
+def _design(fitted: Fitted, noise: Noise) -> Float[Tensor, "rows covariates"]:
+    """Rows of the design matrix: levels as frequent as in training (evenly, if the record has no word on it)."""
+    columns, start = [torch.zeros(DRAWN, 0)], 0
+    shares = torch.tensor(fitted.record.get("design", [1.0] * fitted.schema.width))
+    for covariate in fitted.schema.covariates:
+        mine = shares[start : start + covariate.width]
+        start += covariate.width
+        if isinstance(covariate, CategoricalCovariate):
+            ends = mine.cumsum(0) / mine.sum()
+            level = (noise.uniform(DRAWN, 1) >= ends[:-1]).sum(1)
+            columns.append(torch.eye(covariate.width)[level])
+        else:
+            columns.append(noise.normal(DRAWN, 1))  # standardised, as in training
+    return torch.cat(columns, 1)
 
 
 def _precision(seen: _Seen, noise: Noise) -> Float[Tensor, "inputs"]:

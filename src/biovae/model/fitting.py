@@ -104,6 +104,7 @@ def fit(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Op
         "validation_null": float(null.score(observations, trainer.steering.cpu()).mean()) if len(validation) else None,
         "train_observations": len(train),
         "carriers": [len(observations.carriers(m, train)) for m in range(len(observations.x))],
+        "design": observations.covariates[train].mean(0).tolist(),
         "exposure": [_log_moments(observations, m, train) for m in range(len(observations.x))],
         "exposure_correlation": _log_correlation(observations, train).tolist(),
     }

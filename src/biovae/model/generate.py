@@ -173,7 +173,10 @@ def sample(
     if size < 1:
         raise InputError(f"expected to sample at least one observation, found {size}.")
     network, schema, noise = fitted.network.eval(), fitted.schema, Noise(seed)
-    z, drawn, c = states(fitted, size, noise, covariates or {})
+    z = network.prior.sample(noise, size, network.pseudo)
+    drawn = _draw_covariates(schema, covariates or {}, size, noise)
+    c = torch.stack([design_row(schema, row) for row in drawn.to_dict("records")]) if len(drawn.columns) else None
+    c = torch.zeros(size, 0) if c is None else c
     names = [f"sample_{i + 1}" for i in range(size)]
     parts, depths = {}, exposures(fitted, size, noise, library)
     for m, modality in enumerate(schema.modalities):
@@ -192,14 +195,6 @@ def sample(
         joined = MuData(parts)
     joined.obsm["X_vae"] = z.numpy()
     return joined
-
-
-def states(fitted: Fitted, size: int, noise: Noise, chosen: Chosen) -> tuple[Tensor, pd.DataFrame, Tensor]:
-    """z from the prior, covariates chosen or drawn, and their rows of the design matrix."""
-    z = fitted.network.prior.sample(noise, size, fitted.network.pseudo)
-    drawn = _draw_covariates(fitted.schema, chosen, size, noise)
-    rows = [design_row(fitted.schema, row) for row in drawn.to_dict("records")] if len(drawn.columns) else []
-    return z, drawn, torch.stack(rows) if rows else torch.zeros(size, 0)
 
 
 def exposures(
