@@ -29,6 +29,8 @@ from biovae.analysis import (
     shared_neighbours,
     variance_explained,
 )  # fmt: skip
+from biovae.analysis.neighbourhoods import search
+from biovae.analysis.neighbourhoods.search import Search
 from biovae.errors import InputError
 
 FEATURES = [f"gene{j}" for j in range(40)]
@@ -59,7 +61,7 @@ def typed_counts(seed=0, cells=300, depth=400):
 # neighbours
 
 
-@given(st.integers(2, 40), st.integers(1, 12), st.integers(1, 20), st.integers(0, 5))
+@given(st.integers(2, 40), st.sampled_from([1, 2, 5, 15, 16, 30]), st.integers(1, 20), st.integers(0, 5))
 def test_neighbours_are_those_of_brute_force(count, latent, k, seed):
     z = np.random.default_rng(seed).standard_normal((count, latent))
     index, distance = nearest(z, k)
@@ -73,6 +75,25 @@ def test_neighbours_are_those_of_brute_force(count, latent, k, seed):
 def test_nobody_is_its_own_neighbour_even_among_duplicates():
     index, _ = nearest(np.zeros((30, 2)), 5)
     assert not (index == np.arange(30)[:, None]).any()
+
+
+@pytest.mark.parametrize("dimensions", [3, 20])  # a tree, all distances
+def test_places_find_the_nearest_of_many_points_in_whatever_order_they_ask(dimensions):
+    rng = np.random.default_rng(0)
+    points, places = rng.standard_normal((500, dimensions)), rng.standard_normal((300, dimensions))
+    every = np.linalg.norm(places[:, None] - points[None], axis=-1)
+    index, distance = Search(points).at(places, 7)
+    np.testing.assert_array_equal(index, np.argsort(every, axis=1)[:, :7])
+    np.testing.assert_allclose(distance, np.sort(every, axis=1)[:, :7])
+    assert Search(points).at(places, 900)[0].shape == (300, 500)
+
+
+def test_more_than_a_block_of_places_is_searched(monkeypatch):
+    z = np.random.default_rng(0).standard_normal((50, 3))
+    whole = Search(z).others(4)
+    monkeypatch.setattr(search, "PLACES", 7)
+    for a, b in zip(Search(z).others(4), whole, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_one_observation_has_no_neighbours():

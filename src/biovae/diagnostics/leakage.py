@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float
 
 from biovae.analysis.axes.linear import explained_out_of_fold, out_of_fold, r2, slopes
 from biovae.analysis.neighbourhoods.clusters import leiden
-from biovae.analysis.neighbourhoods.neighbours import codes, finite, nearest
+from biovae.analysis.neighbourhoods.neighbours import codes, nearest
+from biovae.analysis.neighbourhoods.positions import finite
 from biovae.diagnostics.collapse import active
 from biovae.diagnostics.verdict import Line, State, below, worst
 

@@ -22,7 +22,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial.distance import cdist
 
-from biovae.analysis.neighbourhoods.neighbours import finite, nearest
+from biovae.analysis.neighbourhoods.neighbours import nearest
+from biovae.analysis.neighbourhoods.positions import finite
 from biovae.errors import InputError
 
 Slope = Callable[[np.ndarray], np.ndarray]

@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.stats
 from jaxtyping import Float
 
-from biovae.analysis.neighbourhoods.neighbours import finite
+from biovae.analysis.neighbourhoods.positions import finite
 from biovae.errors import InputError, first
 
 CORRELATION = 0.01  # between the features of a set beyond what z explains: limma's preset

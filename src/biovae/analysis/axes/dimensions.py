@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from biovae.analysis.neighbourhoods.neighbours import finite
+from biovae.analysis.neighbourhoods.positions import finite
 from biovae.errors import InputError
 
 Decode = Callable[[Float[np.ndarray, "rows latent"]], Float[np.ndarray, "rows features"]]

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from biovae.analysis.neighbourhoods.neighbours import finite
+from biovae.analysis.neighbourhoods.positions import finite
 from biovae.errors import InputError, first
 
 BINS = 20  # of equal width, per dimension and per continuous factor

@@ -20,7 +20,8 @@ from jaxtyping import Float
 from sklearn.metrics import adjusted_rand_score
 
 from biovae.analysis.neighbourhoods.clusters import communities, natural
-from biovae.analysis.neighbourhoods.neighbours import K, codes, finite, nearest, neighbours_shared
+from biovae.analysis.neighbourhoods.neighbours import K, codes, nearest, neighbours_shared
+from biovae.analysis.neighbourhoods.positions import finite
 from biovae.errors import InputError
 
 RESOLUTION = 0.3  # of clusters: see `leiden`

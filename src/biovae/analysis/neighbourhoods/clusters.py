@@ -8,7 +8,8 @@ import pandas as pd
 import scipy.sparse
 from jaxtyping import Float, Int
 
-from biovae.analysis.neighbourhoods.neighbours import K, codes, finite, nearest
+from biovae.analysis.neighbourhoods.neighbours import K, codes, nearest
+from biovae.analysis.neighbourhoods.positions import finite
 from biovae.analysis.normalise import log_normalise
 from biovae.errors import InputError
 

@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from scipy.spatial import cKDTree
 
-from biovae.analysis.neighbourhoods.neighbours import K, finite, nearest
+from biovae.analysis.neighbourhoods.neighbours import K, nearest
+from biovae.analysis.neighbourhoods.positions import finite
 from biovae.errors import InputError
 
 FARTHEST = 30.0  # in the exponent of an affinity: what lies farther, as a bridge may, can still be crossed

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-from sklearn.neighbors import NearestNeighbors
 
+from biovae.analysis.neighbourhoods.positions import finite
+from biovae.analysis.neighbourhoods.search import Search
 from biovae.errors import InputError, first
 
 K = 15  # neighbours: the field's habit, and what published accuracies use
@@ -32,11 +33,7 @@ def nearest(
     z = finite(z)
     if k < 1:
         raise InputError(f"expected at least 1 neighbour, found k={k}: ask for k=15, for example.")
-    k = min(k, len(z) - 1)
-    if k < 1:
-        return np.empty((len(z), 0), dtype=np.int64), np.empty((len(z), 0))
-    distance, index = NearestNeighbors(n_neighbors=k).fit(z).kneighbors()
-    return index, distance
+    return Search(z).others(k)
 
 
 def label_hits(
@@ -91,21 +88,6 @@ def neighbours_shared(a: Int[np.ndarray, "obs k"], b: Int[np.ndarray, "obs k"]) 
         )
     both = np.sort(np.concatenate([a, b], axis=1), axis=1)
     return (both[:, 1:] == both[:, :-1]).sum(1) / a.shape[1]
-
-
-def finite(z: np.ndarray) -> Float[np.ndarray, "obs latent"]:
-    """Positions as a float matrix.
-
-    Raises:
-        InputError: There are none, or a value is NaN or infinite.
-    """
-    z = np.asarray(z, dtype=np.float64)
-    if z.ndim != 2 or z.size == 0:
-        raise InputError(f"expected positions of shape (obs, latent), found {z.shape}: pass an embedding.")
-    bad = np.flatnonzero(~np.isfinite(z).all(1))
-    if len(bad):
-        raise InputError(f"expected finite positions, found {len(bad)} that are not, at rows {first(bad)}: fit again.")
-    return z
 
 
 def codes(labels: Sequence[object] | np.ndarray, expected: int) -> Int[np.ndarray, "obs"]:

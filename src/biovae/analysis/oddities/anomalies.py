@@ -21,9 +21,9 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy.ndimage import uniform_filter1d
 from scipy.stats import false_discovery_control
-from sklearn.neighbors import NearestNeighbors
 
-from biovae.analysis.neighbourhoods.neighbours import finite
+from biovae.analysis.neighbourhoods.positions import finite
+from biovae.analysis.neighbourhoods.search import Search
 from biovae.analysis.space.density import tail
 from biovae.errors import InputError, closest
 
@@ -167,10 +167,11 @@ def unlike_neighbours(
     k = min(AROUND, int(ordinary.sum()) - 1)
     if k < 1:
         return found
-    tree = NearestNeighbors(n_neighbors=k).fit(z[ordinary])
-    for rows, at in ((ordinary, None), (~ordinary, z[~ordinary])):
+    among = Search(z[ordinary])
+    for rows in (ordinary, ~ordinary):
         if rows.any():
-            theirs = value[ordinary][tree.kneighbors(at, return_distance=False)]
+            index, _ = among.others(k) if rows is ordinary else among.at(z[rows], k)
+            theirs = value[ordinary][index]
             found[rows] = np.abs(value[rows] - theirs.mean(1)) / np.sqrt(theirs.var(1) + LEAST**2)
     return found
 

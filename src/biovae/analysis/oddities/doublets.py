@@ -22,10 +22,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 from jaxtyping import Float, Int
-from sklearn.neighbors import NearestNeighbors
 
 from biovae.analysis.axes.pca import pca
-from biovae.analysis.neighbourhoods.neighbours import codes, finite
+from biovae.analysis.neighbourhoods.neighbours import codes
+from biovae.analysis.neighbourhoods.positions import finite
+from biovae.analysis.neighbourhoods.search import Search
 from biovae.analysis.normalise import log_normalise
 from biovae.errors import InputError
 
@@ -162,8 +163,8 @@ def neighbour_share(
     ratio = len(simulated) / len(observed)
     both = np.concatenate([observed, simulated])
     most = max(1, min(round(k * (1 + ratio) / 2), len(both) - 1))
-    tree = NearestNeighbors(n_neighbors=most).fit(both)
-    index = tree.kneighbors(None if at is None else finite(at), return_distance=False)
+    among = Search(both)
+    index, _ = among.others(most) if at is None else among.at(at, most)
     share = ((index >= len(observed)).sum(1) + 1) / (most + 2)
     return share / (share + ratio * (1 - share))
 

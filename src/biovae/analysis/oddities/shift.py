@@ -20,7 +20,7 @@ from jaxtyping import Float
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from biovae.analysis.neighbourhoods.neighbours import finite
+from biovae.analysis.neighbourhoods.positions import finite
 from biovae.errors import InputError
 
 MOST = 1000  # observations of each sample that are compared pair by pair

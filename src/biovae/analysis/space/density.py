@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from sklearn.neighbors import NearestNeighbors
 
-from biovae.analysis.neighbourhoods.neighbours import finite
+from biovae.analysis.neighbourhoods.positions import finite
+from biovae.analysis.neighbourhoods.search import Search
 from biovae.errors import InputError
 
 EXACT = 8192  # components up to which every one is evaluated
@@ -65,7 +65,7 @@ class Density:
         many = len(mean) > EXACT
         every = np.arange(len(mean))
         crowd = np.sort(np.random.default_rng(self.seed).choice(every, EXACT, replace=False)) if many else every
-        tree = NearestNeighbors(n_neighbors=NEAR).fit(mean / scale) if many else None
+        tree = Search(mean / scale) if many else None
         for name, value in {
             "mean": mean, "variance": variance, "_constant": constant, "_scale": scale, "_crowd": crowd, "_tree": tree,
         }.items():  # fmt: skip
@@ -74,7 +74,7 @@ class Density:
     _constant: np.ndarray = field(init=False, repr=False)
     _scale: np.ndarray = field(init=False, repr=False)
     _crowd: np.ndarray = field(init=False, repr=False)
-    _tree: NearestNeighbors | None = field(init=False, repr=False)
+    _tree: Search | None = field(init=False, repr=False)
 
     def log_density(
         self, z: Float[np.ndarray, "points latent"], own: Int[np.ndarray, "points"] | None = None
@@ -178,7 +178,7 @@ class Density:
         left out of the crowd.
         """
         z = finite(z)
-        size = max(1, ELEMENTS // max(len(self._crowd), NEAR * z.shape[1] if self._tree else 0))
+        size = max(1, ELEMENTS // max(len(self._crowd), NEAR * z.shape[1] if self._tree is not None else 0))
         for start in range(0, len(z), size):
             rows = slice(start, start + size)
             block = z[rows]
@@ -186,7 +186,7 @@ class Density:
             near, index = np.empty((len(block), 0)), np.empty((len(block), 0), dtype=np.int64)
             left_out = np.zeros(crowd.shape, dtype=bool) if own is None else self._crowd == own[rows, None]
             if self._tree is not None:
-                distance, index = self._tree.kneighbors(block / self._scale)
+                index, distance = self._tree.at(block / self._scale, NEAR)
                 near = self._each(block, index)
                 left_out |= self._within(block, distance[:, -1])
                 remaining = len(self.mean) - NEAR

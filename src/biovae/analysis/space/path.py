@@ -28,7 +28,7 @@ from jaxtyping import Float, Int
 from scipy.interpolate import make_interp_spline
 from scipy.spatial.distance import cdist
 
-from biovae.analysis.neighbourhoods.neighbours import finite
+from biovae.analysis.neighbourhoods.positions import finite
 from biovae.analysis.space.density import LEVEL, Density
 from biovae.analysis.space.route import edges, equal_steps, shortest, way
 from biovae.errors import InputError

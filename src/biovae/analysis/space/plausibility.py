@@ -30,8 +30,8 @@ import pandas as pd
 import scipy.sparse
 from jaxtyping import Float, Int
 from scipy.special import ndtri
-from sklearn.neighbors import NearestNeighbors
 
+from biovae.analysis.neighbourhoods.search import Search
 from biovae.analysis.space.density import Density, tail
 from biovae.analysis.space.exclusion import exclusive_pairs, joint_detection
 from biovae.errors import InputError
@@ -114,7 +114,7 @@ class Judge:
     def _near(self, z: np.ndarray, own: np.ndarray | None) -> Int[np.ndarray, "points near"]:
         scale = np.sqrt(self.q.variance.mean(0))
         most = min(NEIGHBOURS + (own is not None), len(self.q.mean))
-        index = NearestNeighbors(n_neighbors=most).fit(self.q.mean / scale).kneighbors(z / scale, return_distance=False)
+        index, _ = Search(self.q.mean / scale).at(z / scale, most)
         if own is None:
             return index
         late = np.argsort(index == own[:, None], axis=1, kind="stable")  # oneself goes last, and is cut off

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from scipy.interpolate import CubicSpline
 from scipy.sparse.csgraph import connected_components, dijkstra, minimum_spanning_tree
 from scipy.spatial.distance import cdist
-from sklearn.neighbors import NearestNeighbors
 
-from biovae.analysis.neighbourhoods.neighbours import finite
+from biovae.analysis.neighbourhoods.positions import finite
+from biovae.analysis.neighbourhoods.search import Search
 from biovae.errors import InputError
 
 
@@ -22,7 +22,7 @@ def edges(nodes: Float[np.ndarray, "nodes latent"], k: int) -> Int[np.ndarray, "
     if len(nodes) < 2:
         return np.empty((0, 2), dtype=np.int64)
     k = min(k, len(nodes) - 1)
-    near = NearestNeighbors(n_neighbors=k).fit(nodes).kneighbors(return_distance=False)
+    near = Search(nodes).others(k)[0]
     pairs = np.column_stack([np.repeat(np.arange(len(nodes)), k), near.ravel()])
     graph = scipy.sparse.csr_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(nodes), len(nodes)))
     count, piece = connected_components(graph, directed=False)
