@@ -86,12 +86,18 @@ def neighbour_graph(z: Float[np.ndarray, "obs latent"], k: int = K) -> Neighbour
 
 def affinity(lengths: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
     """exp(-length**2 / (s_i s_j)), s_i the median length at i: as wide as the neighbourhood, and never quite 0."""
-    ends = np.split(lengths.data, lengths.indptr[1:-1])
-    scale = np.maximum([np.median(each) for each in ends], SHORTEST)
     edges = scipy.sparse.coo_array(lengths)
+    scale = np.maximum(_medians(edges.data, edges.row, lengths.indptr), SHORTEST)
     exponent = edges.data**2 / (scale[edges.row] * scale[edges.col])
     values = np.exp(-np.minimum(exponent, FARTHEST))
     return scipy.sparse.csr_array((values, (edges.row, edges.col)), shape=lengths.shape)
+
+
+def _medians(data: np.ndarray, row: np.ndarray, start: np.ndarray) -> Float[np.ndarray, "obs"]:
+    """Of each row, which has at least one value; all rows at once."""
+    ordered = data[np.lexsort((data, row))]
+    middle = start[:-1] + start[1:] - 1
+    return (ordered[middle // 2] + ordered[(middle + 1) // 2]) / 2
 
 
 def central(z: Float[np.ndarray, "obs latent"], member: Bool[np.ndarray, "obs"]) -> int:
