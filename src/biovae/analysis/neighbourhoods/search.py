@@ -38,7 +38,7 @@ class Search:
 
     def __init__(self, points: Float[np.ndarray, "points dimensions"]) -> None:
         points = finite(points)
-        self.order = _order(points)
+        self.order = side_by_side(points)
         self.points = np.ascontiguousarray(points[self.order])
         few = points.shape[1] <= DIMENSIONS
         self._by = _tree(self.points) if few else NearestNeighbors(algorithm="brute").fit(self.points)
@@ -50,7 +50,7 @@ class Search:
     def at(self, places: Float[np.ndarray, "places dimensions"], k: int) -> Found:
         """Rows of the k nearest points of each place, the nearest first, and their distances; of fewer points all."""
         places = finite(places)
-        order = _order(places)
+        order = side_by_side(places)
         index, distance = self._nearest(places[order], min(k, len(self)))
         return _back(self.order[index], order), _back(distance, order)
 
@@ -78,8 +78,8 @@ def _tree(points: np.ndarray) -> cKDTree:
     return cKDTree(points, leafsize=LEAF, balanced_tree=False)
 
 
-def _order(points: np.ndarray) -> Int[np.ndarray, "points"]:
-    """Neighbours one after the other, as the leaves of a tree hold them."""
+def side_by_side(points: Float[np.ndarray, "points dimensions"]) -> Int[np.ndarray, "points"]:
+    """Rows in an order in which neighbours follow each other, as a tree holds them; of many dimensions as they are."""
     return _tree(points).indices if points.shape[1] <= DIMENSIONS else np.arange(len(points))
 
 

@@ -87,7 +87,7 @@ def mixture_gain(
     exposure = mean.sum(1)
     row = np.repeat(np.arange(len(mean)), np.diff(x.indptr))
     theirs = np.moveaxis(others, 1, 2)[design[row], x.indices]  # (entries, states)
-    change = exposure[row, None] * theirs / np.maximum(mean[row, x.indices], 1e-20)[:, None] - 1
+    theirs *= (exposure[row] / np.maximum(mean[row, x.indices], 1e-20))[:, None]
     worth = (x.data * weight[row, x.indices])[:, None]
     seen = np.flatnonzero(np.diff(x.indptr))  # reduceat has no word for rows without entries
     states = others.shape[1]
@@ -99,7 +99,8 @@ def mixture_gain(
     best = Gain(np.zeros(len(mean)), np.zeros(len(mean), dtype=np.int64), np.zeros(len(mean)))
     for s in PARTS:
         found = -s * less
-        found[seen] += np.add.reduceat(worth * np.log1p(s * change), x.indptr[seen], axis=0)
+        log_ratio = np.log(s * theirs + (1 - s))
+        found[seen] += np.add.reduceat(worth * log_ratio, x.indptr[seen], axis=0)
         state = found.argmax(1)
         value = found[np.arange(len(mean)), state]
         better = value > best.gain

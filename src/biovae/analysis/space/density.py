@@ -16,15 +16,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from biovae.analysis.neighbourhoods.positions import finite
-from biovae.analysis.neighbourhoods.search import Search
+from biovae.analysis.neighbourhoods.search import Search, side_by_side
 from biovae.errors import InputError
 
-EXACT = 8192  # components up to which every one is evaluated
-NEAR = 256  # components evaluated one by one around each point, above that
-ELEMENTS = 2**21  # numbers in the largest array at once
+EXACT = 8192  # components up to which every one is evaluated in double precision
+NEAR = 64  # components evaluated one by one around each point, above that
+CROWD = 16_384  # others that stand for the rest
+ELEMENTS = 2**19  # numbers in the largest array at once: what a core's cache holds
 REFERENCE = 5000  # real observations that support is measured by
 TUNING = 1000  # observations that choose w
 WIDTHS = (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0)
@@ -36,9 +37,9 @@ TWO_SIDED_95 = 1.96
 class Density:
     """q(z) = 1/n sum_i N(z; mean_i, diag(variance_i)).
 
-    Up to 8,192 components all are summed. Above, the 256 nearest to z are summed one by one, and 8,192 others, drawn
-    once, stand for the rest in proportion: exact where it matters, unbiased elsewhere, at a cost that does not grow
-    with the data.
+    Up to 8,192 components all are summed. Above, the 64 nearest to z are summed one by one, and 16,384 others, drawn
+    once, stand for the rest in proportion: exact where it matters, unbiased elsewhere, at a cost that hardly grows
+    with the data. Log densities then take the others in single precision; gradients do not.
 
     Attributes:
         mean: (obs, latent).
@@ -60,21 +61,24 @@ class Density:
                 f"expected a positive variance for each of {mean.shape} means, found {variance.shape} with smallest "
                 f"{variance.min(initial=np.inf):g}: pass vae.moments(adata)."
             )
-        constant = -0.5 * (np.log(2 * np.pi * variance).sum(1) + (mean**2 / variance).sum(1))
-        scale = np.sqrt(variance.mean(0))
         many = len(mean) > EXACT
-        every = np.arange(len(mean))
-        crowd = np.sort(np.random.default_rng(self.seed).choice(every, EXACT, replace=False)) if many else every
-        tree = Search(mean / scale) if many else None
+        every, chosen = np.arange(len(mean)), min(CROWD, len(mean))
+        crowd = np.sort(np.random.default_rng(self.seed).choice(every, chosen, replace=False)) if many else every
+        place = np.full(len(mean), -1)
+        place[crowd] = np.arange(len(crowd))
+        scale = np.sqrt(variance.mean(0))
+        search = Search(mean / scale) if many else None
         for name, value in {
-            "mean": mean, "variance": variance, "_constant": constant, "_scale": scale, "_crowd": crowd, "_tree": tree,
+            "mean": mean, "variance": variance, "_scale": scale, "_crowd": crowd, "_place": place, "_search": search,
         }.items():  # fmt: skip
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "_terms", self._linear(crowd))
 
-    _constant: np.ndarray = field(init=False, repr=False)
     _scale: np.ndarray = field(init=False, repr=False)
     _crowd: np.ndarray = field(init=False, repr=False)
-    _tree: Search | None = field(init=False, repr=False)
+    _place: np.ndarray = field(init=False, repr=False)  # of each component in the crowd; -1 where it is not in it
+    _search: Search | None = field(init=False, repr=False)
+    _terms: np.ndarray = field(init=False, repr=False)
 
     def log_density(
         self, z: Float[np.ndarray, "points latent"], own: Int[np.ndarray, "points"] | None = None
@@ -85,8 +89,10 @@ class Density:
             z: Points.
             own: For each point a component that is left out, as if the density had been made without it; -1 for none.
         """
-        parts = [np.logaddexp(_total(near), _total(crowd)) for _, near, _, crowd in self._pieces(z, own)]
-        return np.concatenate(parts) - np.log(len(self.mean) - (0 if own is None else own >= 0))
+        found = np.empty(len(z))
+        for rows, near, _, crowd in self._pieces(z, own, np.float64 if self._search is None else np.float32):
+            found[rows] = np.logaddexp(_total(near), _total(crowd))
+        return found - np.log(len(self.mean) - (0 if own is None else own >= 0))
 
     def gradient(self, z: Float[np.ndarray, "points latent"]) -> Float[np.ndarray, "points latent"]:
         """Derivative of log q(z)."""
@@ -105,14 +111,13 @@ class Density:
 
     def owner(self, z: Float[np.ndarray, "points latent"]) -> Int[np.ndarray, "points"]:
         """The component with the largest share in q(z)."""
-        found = []
-        for _, near, index, crowd in self._pieces(z, None):
-            best = self._crowd[crowd.argmax(1)]
+        found = np.empty(len(z), dtype=np.int64)
+        for rows, near, index, crowd in self._pieces(z):
+            found[rows] = self._crowd[crowd.argmax(1)]
             if near.shape[1]:
                 closer = index[np.arange(len(near)), near.argmax(1)]
-                best = np.where(near.max(1) >= crowd.max(1), closer, best)
-            found.append(best)
-        return np.concatenate(found)
+                found[rows] = np.where(near.max(1) >= crowd.max(1), closer, found[rows])
+        return found
 
     def support(self, z: Float[np.ndarray, "points latent"]) -> Float[np.ndarray, "points"]:
         """(1 + number of real observations with a density as low as q(z) or lower) / (1 + number of them).
@@ -150,67 +155,64 @@ class Density:
         for start in range(0, len(self.mean), size):
             part = np.arange(start, min(start + size, len(self.mean)))
             weight = rng.exponential(size=(draws, len(part)))
-            share = np.where(part == own[:, None], 0, np.exp(self._shared(z, part) - level[:, None]))
+            log_share = _powers(z) @ self._linear(part) - level[:, None]
+            share = np.where(part == own[:, None], 0, np.exp(log_share))
             total += weight @ share.T
             whole += weight.sum(1, keepdims=True)
         return np.log(total) - np.log(whole) + level
 
     def _pull(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean precision of the components, and mean of precision times position, weighted by their shares in q(z)."""
-        precision, pull = [], []
+        precision, pull = np.empty(z.shape), np.empty(z.shape)
         crowded = 1 / self.variance[self._crowd]
         pulling = self.mean[self._crowd] * crowded
-        for _, near, index, crowd in self._pieces(z, None):
+        for rows, near, index, crowd in self._pieces(z):
             top = np.maximum(near.max(1, initial=-np.inf), crowd.max(1))[:, None]
             share, apart = np.exp(crowd - top), np.exp(near - top)
             total = (share.sum(1) + apart.sum(1))[:, None]
             sharp = 1 / self.variance[index]
-            precision.append((share @ crowded + np.einsum("pk,pkl->pl", apart, sharp)) / total)
-            pull.append((share @ pulling + np.einsum("pk,pkl->pl", apart, sharp * self.mean[index])) / total)
-        return np.concatenate(precision), np.concatenate(pull)
+            precision[rows] = (share @ crowded + np.einsum("pk,pkl->pl", apart, sharp)) / total
+            pull[rows] = (share @ pulling + np.einsum("pk,pkl->pl", apart, sharp * self.mean[index])) / total
+        return precision, pull
 
     def _pieces(
-        self, z: np.ndarray, own: np.ndarray | None
-    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
-        """Blocks of points: log terms of the near components, which these are, log terms of those that stand for all.
+        self, z: np.ndarray, own: np.ndarray | None = None, precision: type = np.float64
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """Rows of some points: log terms of the near components, which these are, log terms of those for all others.
 
-        A near component that is in the crowd, too, counts once: those within the distance of the farthest near one are
-        left out of the crowd.
+        A near component that is in the crowd, too, counts once: there it is left out.
         """
         z = finite(z)
-        size = max(1, ELEMENTS // max(len(self._crowd), NEAR * z.shape[1] if self._tree is not None else 0))
+        own = np.full(len(z), -1) if own is None else own
+        terms: np.ndarray = self._terms.astype(precision)
+        size = max(1, ELEMENTS // len(self._crowd))
+        order = np.arange(len(z)) if self._search is None else side_by_side(z / self._scale)
         for start in range(0, len(z), size):
-            rows = slice(start, start + size)
-            block = z[rows]
-            crowd = self._shared(block, self._crowd)
-            near, index = np.empty((len(block), 0)), np.empty((len(block), 0), dtype=np.int64)
-            left_out = np.zeros(crowd.shape, dtype=bool) if own is None else self._crowd == own[rows, None]
-            if self._tree is not None:
-                index, distance = self._tree.at(block / self._scale, NEAR)
-                near = self._each(block, index)
-                left_out |= self._within(block, distance[:, -1])
-                remaining = len(self.mean) - NEAR
-                crowd = crowd + np.log(remaining / np.maximum((~left_out).sum(1, keepdims=True), 1))
-                if own is not None:
-                    near = np.where(index == own[rows, None], -np.inf, near)
-            yield rows, near, index, np.where(left_out, -np.inf, crowd)
+            rows = order[start : start + size]
+            index, block, gone = np.empty((len(rows), 0), dtype=np.int64), z[rows], own[rows, None]
+            crowd = _powers(block).astype(precision) @ terms
+            if self._search is not None:
+                index, _ = self._search.at(block / self._scale, NEAR)
+                gone = np.concatenate([index, np.where((index == gone).any(1, keepdims=True), -1, gone)], axis=1)
+            place = np.where(gone >= 0, self._place[gone], -1)
+            at, which = np.nonzero(place >= 0)
+            crowd[at, place[at, which]] = -np.inf
+            if self._search is not None:
+                crowd += np.log((len(self.mean) - NEAR) / np.maximum(crowd.shape[1] - (place >= 0).sum(1), 1))[:, None]
+            near = np.where(index == own[rows, None], -np.inf, self._each(block, index))
+            yield rows, near, index, crowd
 
-    def _shared(self, z: np.ndarray, rows: np.ndarray) -> Float[np.ndarray, "points components"]:
-        """log N(z; mean_i, variance_i) for the same components at every point."""
-        precision = 1 / self.variance[rows]
-        cross = z @ (self.mean[rows] * precision).T
-        return cross - 0.5 * (z**2 @ precision.T) + self._constant[rows]
+    def _linear(self, rows: np.ndarray) -> Float[np.ndarray, "powers components"]:
+        """What `_powers` of z are multiplied by to be log N(z; mean_i, variance_i)."""
+        mean, variance = self.mean[rows], self.variance[rows]
+        constant = -0.5 * (np.log(2 * np.pi * variance) + mean**2 / variance).sum(1, keepdims=True)
+        return np.concatenate([mean / variance, -0.5 / variance, constant], axis=1).T
 
     def _each(self, z: np.ndarray, index: np.ndarray) -> Float[np.ndarray, "points near"]:
         """log N(z; mean_i, variance_i) for each point's own components."""
         variance = self.variance[index]
         square = ((z[:, None] - self.mean[index]) ** 2 / variance).sum(-1)
         return -0.5 * (square + np.log(2 * np.pi * variance).sum(-1))
-
-    def _within(self, z: np.ndarray, radius: np.ndarray) -> Bool[np.ndarray, "points crowd"]:
-        a, b = z / self._scale, self.mean[self._crowd] / self._scale
-        square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-        return square <= (radius[:, None] * (1 + 1e-9)) ** 2
 
 
 def density(
@@ -307,8 +309,14 @@ def tail(value: Float[np.ndarray, "points"], reference: Float[np.ndarray, "real"
     return (1 + above) / (1 + len(reference))
 
 
+def _powers(z: Float[np.ndarray, "points latent"]) -> Float[np.ndarray, "points powers"]:
+    return np.concatenate([z, z**2, np.ones((len(z), 1))], axis=1)
+
+
 def _total(terms: Float[np.ndarray, "points components"]) -> Float[np.ndarray, "points"]:
+    """Log of the sum of exponentials, in place."""
     if not terms.shape[1]:
         return np.full(len(terms), -np.inf)
     top = terms.max(1, keepdims=True)
-    return top[:, 0] + np.log(np.exp(terms - top).sum(1))
+    terms -= top
+    return top[:, 0] + np.log(np.exp(terms, out=terms).sum(1))
