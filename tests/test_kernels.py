@@ -386,3 +386,46 @@ def test_half_precision_is_taken_where_it_is_faster(monkeypatch, vector, matrix,
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix)
     monkeypatch.setattr(kernels, "_by_intel", lambda: intel)
     assert kernels.has_bfloat16.__wrapped__() is expected
+
+
+# draws of counts
+
+
+@pytest.mark.parametrize("r", [1e-2, 0.5, 3.0, 1e3, np.exp(60.0)])
+@pytest.mark.parametrize("mean", [1e-3, 0.3, 4.0, 25.0, 300.0, 1e5])
+@pytest.mark.parametrize("loops", [nullcontext, without_kernels], ids=["compiled", "plain"])
+def test_draws_follow_the_law_of_scipy(mean, r, loops):
+    law = scipy.stats.nbinom(r, r / (r + mean)) if r < 1e6 else scipy.stats.poisson(mean)
+    draws = 100_000
+    with loops():
+        d = NegativeBinomial(torch.full((draws // 10, 10), np.log(mean)), torch.full((10,), np.log(r)))
+        x = d.sample(Noise(5)).numpy().ravel()
+    edges = np.unique(law.ppf(np.linspace(0.02, 0.98, 30)))
+    expected = draws * np.diff(law.cdf(edges), prepend=0.0, append=1.0)
+    seen = np.bincount(np.searchsorted(edges, x), minlength=len(edges) + 1)
+    kept = expected > 10
+    expected, seen = (np.append(v[kept], v[~kept].sum()) for v in (expected, seen))
+    assert expected[-1] < 20
+    assert abs(seen[-1] - expected[-1]) <= 5 * expected[-1] ** 0.5 + 1
+    assert scipy.stats.chisquare(seen[:-1], expected[:-1] * seen[:-1].sum() / expected[:-1].sum()).pvalue > 1e-4
+
+
+def test_a_draw_depends_on_its_place_alone():
+    noise = Noise(1)
+    m, log_r = noise.normal(3, 50, 40), noise.normal(40)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = NegativeBinomial(m, log_r).sample(Noise(2))
+        torch.set_num_threads(2)
+        two = NegativeBinomial(m, log_r).sample(Noise(2))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(one, two)
+    per_entry = NegativeBinomial(m, log_r.expand(3, 50, 40)).sample(Noise(2))
+    assert torch.equal(one, per_entry)
+
+
+def test_a_mean_that_is_no_number_is_no_count():
+    with pytest.raises(RuntimeError, match="Poisson"):
+        NegativeBinomial(torch.full((2, 3), float("nan")), torch.zeros(3)).sample(Noise(0))

@@ -30,6 +30,7 @@ from torch.nn.functional import softplus
 from biovae.batch import SparseCounts
 from biovae.distributions.composition import Composition, written
 from biovae.distributions.distribution import Distribution
+from biovae.distributions.drawn import drawn_counts
 from biovae.distributions.fused import composed_log_prob, fits
 from biovae.distributions.on_gpu import composed_log_prob_gpu, fits_gpu
 from biovae.distributions.sparse import add, as_row, as_rows, as_sparse, clear, repeat, take, wide
@@ -97,10 +98,8 @@ class NegativeBinomial(Distribution):
         return torch.from_numpy(_cdf(np.floor(v), m, log_r)).to(self.log_mean)
 
     def sample(self, noise: Noise) -> Float[Tensor, "*samples obs features"]:
-        """A Poisson draw at the rate mean * g / r, g a gamma variable of shape r."""
-        log_r = bounded_log_r(self.log_r)
-        gamma = torch._standard_gamma(log_r.exp().expand(self.shape).contiguous(), generator=noise.generator)
-        return torch.poisson(gamma * (self.log_mean - log_r).exp(), generator=noise.generator)
+        """One draw of every entry."""
+        return drawn_counts(self.log_mean.expand(self.shape), bounded_log_r(self.log_r), noise)
 
     @property
     def shape(self) -> torch.Size:
