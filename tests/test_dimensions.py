@@ -64,7 +64,42 @@ def test_slopes_of_another_number_of_features_are_refused():
         effects(differences(shares), np.zeros((1, 4, 3)), NAMES[:5])
 
 
+def test_draws_of_weights_give_limits_of_an_effect_and_take_a_sign_that_they_do_not_agree_on():
+    shifts = np.random.default_rng(0).standard_normal((99, 3)) * [0.1, 0.1, 0.0]
+
+    def slope_with(shift):
+        return lambda z, d: np.broadcast_to(np.array([1.0, 0.05, -1.0]) + shift, (len(z), 3))
+
+    draws = np.random.default_rng(1).standard_normal((2, 300, 1))
+    plain = effects(slope_with(0), draws, ["sure", "unsure", "fixed"])
+    assert plain[["least", "most"]].isna().all(axis=None)
+    assert plain["sign"].tolist() == [1, 1, -1]
+    found = effects(slope_with(0), draws, ["sure", "unsure", "fixed"], others=[slope_with(s) for s in shifts])
+    pd.testing.assert_frame_equal(
+        found.drop(columns=["least", "most", "sign"]), plain.drop(columns=["least", "most", "sign"])
+    )
+    expected = np.array([1.0, 0.05, -1.0]) + np.sort(shifts, axis=0)[[4, 94]]  # the 5th and 95th of 99
+    np.testing.assert_allclose(found[["least", "most"]].to_numpy().T, expected, atol=1e-6)
+    assert found["sign"].tolist() == [1, 0, -1]
+
+
 # traversals
+
+
+def test_the_band_of_a_traversal_holds_what_other_weights_decode():
+    def decode_with(shift):
+        return lambda z: z + shift
+
+    shifts = np.linspace(-2, 2, 20)
+    found = traverse(
+        decode_with(0), np.zeros((400, 1)), np.array([[0.0, 1.0]]), ["a"], [decode_with(s) for s in shifts]
+    )
+    np.testing.assert_allclose(found.mean[0, :, 0], [0, 1])
+    low, high = np.quantile(np.tile(shifts, 20), [0.05, 0.95])
+    np.testing.assert_allclose(found.lower[0, :, 0], low + np.array([0, 1]), atol=1e-6)
+    np.testing.assert_allclose(found.upper[0, :, 0], high + np.array([0, 1]), atol=1e-6)
+    few = traverse(decode_with(0), np.zeros((3, 1)), np.array([[0.0, 1.0]]), ["a"], [decode_with(s) for s in shifts])
+    assert np.isfinite(few.lower).all()
 
 
 def test_a_traversal_moves_one_dimension_and_bands_the_others():
@@ -227,6 +262,19 @@ def test_dimensions_of_a_model_name_what_was_simulated(cells, vae):
         where = np.sign(z[inside, best].mean() - z[~inside, best].mean())
         assert where == np.sign(rows.loc[best, "auc"] - 0.5), f"{name}: {len(genes)} genes"
     assert "goes with cell_type" in str(found)
+
+
+def test_effects_of_a_model_have_limits_and_bands_are_wider_for_them(cells, vae):
+    found, without = (bv.tl.dimensions(vae, cells, columns=[], cells=60, draws=d) for d in (20, 0))
+    assert without.effects[["least", "most"]].isna().all(axis=None)
+    frame = found.effects
+    assert (frame["least"] <= frame["effect"]).mean() > 0.95
+    assert (frame["effect"] <= frame["most"]).mean() > 0.95
+    np.testing.assert_allclose(frame["effect"], without.effects["effect"])
+    assert (np.abs(found.effects["sign"]) <= np.abs(without.effects["sign"])).all()
+    np.testing.assert_array_equal(found.traversal.mean, without.traversal.mean)
+    wider = [np.log(t.upper / t.lower).mean() for t in (found.traversal, without.traversal)]
+    assert wider[0] > wider[1]
 
 
 def test_the_table_has_the_sides_and_the_company_of_each_dimension(cells, vae):

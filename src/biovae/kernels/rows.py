@@ -38,7 +38,7 @@ def log_factorial(x):
 
 
 @njit(error_model="numpy")
-def _over(x):
+def over(x):
     """1 / x of a whole number: a division takes longer than reading a table."""
     return RECIPROCALS[int(x)] if x < TABLED else 1.0 / x
 
@@ -129,12 +129,12 @@ def _from_mode(n, p, u):
     against, up, down, high, low = 1.0 / odds, middle, middle, mode, mode
     u -= middle
     while u >= 0.0:
-        up *= odds * (n - high) * _over(high + 1.0)  # 0 beyond n
+        up *= odds * (n - high) * over(high + 1.0)  # 0 beyond n
         high += 1.0
         u -= up
         if u < 0.0:
             return high
-        down *= against * low * _over(n - low + 1.0)  # 0 below 0
+        down *= against * low * over(n - low + 1.0)  # 0 below 0
         low -= 1.0
         u -= down
         if u < 0.0:

@@ -7,36 +7,18 @@ Most counts of a cell are 0, so that most draws end with the first term.
 Source: Devroye 1986, Non-Uniform Random Variate Generation, chapter III.2.
 """
 
-import math
-
 import numpy as np
 from numba import njit, prange
 
 from biovae.kernels import compiled
 from biovae.kernels.counts import HUGE, ONE, QUICK, exp, log1p
 from biovae.kernels.draws import fine_uniform
+from biovae.kernels.rows import over
 
-FEWEST = -30.0  # of log p(0): below, the search from 0 is long, and its first term small
-WIDEST = 1e3  # variance: above, the search is long
+WIDEST = np.float32(1e3)  # variance: above, the search is long
+LEAST = np.float32(1e-12)  # p(0): below, its rounding tells
 LEFT = np.float32(-1.0)  # in place of a draw that is left to others
-SURE, SAFE = np.float32(1e-12), np.float32(0.99 * WIDEST)  # within both limits, however they are rounded
 NOTHING = 1e-20  # a probability that no u can tell from 0
-
-
-@njit(error_model="numpy")
-def _inverted(mean, r, u):
-    """One negative binomial draw; -1 where it would take long."""
-    ratio = mean / r
-    log_zero = -r * math.log1p(ratio)
-    if not (log_zero >= FEWEST and mean * (1.0 + ratio) <= WIDEST):  # a mean that is no number is left, too
-        return LEFT
-    p, x, step = math.exp(log_zero), 0.0, mean / (1.0 + ratio) / r
-    u -= p
-    while u >= 0.0 and (p > NOTHING or x < mean):
-        x += 1.0
-        p *= (x - 1.0 + r) / x * step
-        u -= p
-    return np.float32(x)
 
 
 @compiled(parallel=True)
@@ -51,21 +33,34 @@ def negative_binomial_draws(log_mean, log_r, word):
     rows, features = log_mean.shape
     x = np.empty((rows, features), np.float32)
     for i in prange(rows):
-        m, own_r, own = log_mean[i], log_r[i % log_r.shape[0]], x[i]
-        _at_zero(m, own_r, own)
+        m, log_r_i, x_i = log_mean[i], log_r[i % log_r.shape[0]], x[i]
+        _at_zero(m, log_r_i, x_i)
         for j in range(features):
-            u = fine_uniform(word, i * features + j)
-            if u < own[j]:
-                own[j] = np.float32(0)
+            u = fine_uniform(word, i * features + j) - x_i[j]
+            if u < 0:
+                x_i[j] = np.float32(0)
             else:
-                own[j] = _inverted(np.float64(exp(m[j])), np.float64(exp(own_r[j])), u)
+                x_i[j] = _searched(x_i[j], np.float64(exp(m[j])), np.float64(exp(log_r_i[j])), u)
     return x
 
 
 @njit(error_model="numpy", fastmath=QUICK)
 def _at_zero(log_mean, log_r, out):
-    """p(0) of each feature, to seven digits, all that most draws ask for; 0 where the search may be long."""
+    """p(0) of each feature; 0 where the search would be long, or a mean is no number."""
     for j in range(out.size):
         mean, ratio = exp(log_mean[j]), min(exp(log_mean[j] - log_r[j]), HUGE)
-        at_zero = exp(-exp(log_r[j]) * log1p(ratio))
-        out[j] = at_zero if at_zero > SURE and mean * (ONE + ratio) < SAFE else np.float32(0)
+        p = exp(-exp(log_r[j]) * log1p(ratio))
+        out[j] = p if p > LEAST and mean * (ONE + ratio) < WIDEST else np.float32(0)
+
+
+@njit(error_model="numpy")
+def _searched(at_zero, mean, r, u):
+    """The smallest x > 0 at which what is left of u is used up."""
+    if at_zero == 0:
+        return LEFT
+    p, x, step = np.float64(at_zero), 0, mean / (mean + r)
+    while u >= 0 and (p > NOTHING or x < mean):
+        p *= (x + r) * step * over(x + 1)
+        x += 1
+        u -= p
+    return np.float32(x)

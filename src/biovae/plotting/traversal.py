@@ -25,9 +25,10 @@ def traversal(
     unit: str = "counts per 10,000",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the decoded mean of some features along one dimension; bands hold 90 % of the observations walked from.
+    """Draw the decoded mean of some features along one dimension.
 
-    The scale is logarithmic where nothing is below zero.
+    Bands hold 90 % of the observations walked from and, where there are such, of draws of the weights. The scale is
+    logarithmic where nothing is below zero.
 
     Args:
         found: From `bv.tl.dimensions`.

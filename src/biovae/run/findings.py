@@ -111,7 +111,9 @@ def findings(vae: VAE, data: Data, evidence: Evidence, root: Sequence[str], say:
             if counted and named is not None
             else None
         ),
-        dimensions=attempt("dimensions", lambda: tl.dimensions(vae, data[rows], cells=WALKED, seed=evidence.seed)),
+        dimensions=attempt(
+            "dimensions", lambda: tl.dimensions(vae, data[rows], cells=WALKED, draws=0, seed=evidence.seed)
+        ),
         holes=attempt("holes", lambda: _holes(evidence, groups)) if groups.nunique() > 1 else None,
         prior=attempt("support of the prior", lambda: _prior(evidence)),
         trajectory=None if walk is None else walk[0],

@@ -9,11 +9,14 @@ from anndata import AnnData
 from mudata import MuData
 
 from biovae.analysis import associate, differences, effects, enrich, ladder, traverse
-from biovae.analysis.axes.dimensions import Dimensions, summary
+from biovae.analysis.axes.dimensions import Decode, Dimensions, summary
 from biovae.data import Prepared, column
 from biovae.diagnostics.collapse import active
 from biovae.model import VAE
+from biovae.model.doubt import last_weights
+from biovae.model.generate import Wanted
 from biovae.model.inference import everything, posterior_draws, posterior_moments
+from biovae.model.lastlayer import LastWeights, placed
 from biovae.model.loadings import loadings
 from biovae.noise import Noise
 from biovae.schema import Support
@@ -33,6 +36,7 @@ def dimensions(  # noqa: PLR0913 - a user's door
     sets: Mapping[str, Sequence[str]] | None = None,
     modality: str | None = None,
     cells: int = 250,
+    draws: int = 20,
     seed: int = 0,
 ) -> Dimensions:
     """Read every latent dimension: which features it moves and which way, and what it goes with.
@@ -48,6 +52,8 @@ def dimensions(  # noqa: PLR0913 - a user's door
         sets: Names of features by name of the set, for a test of enrichment.
         modality: Whose features; None takes the first.
         cells: Observations, drawn at random, at which derivatives and traversals are taken.
+        draws: Of the weights of the last layer, for the limits of effects and the bands of traversals; 19 or more, or 0
+            to leave the doubt about weights out, which saves seconds.
         seed: Of the draws.
 
     Raises:
@@ -59,23 +65,38 @@ def dimensions(  # noqa: PLR0913 - a user's door
     mean = posterior_moments(vae.network, prepared.observations, everything(prepared.observations)).mean
     noise = Noise(seed)
     rows = noise.permutation(len(mean))[:cells].sort().values
-    draws = posterior_draws(vae.network, prepared.observations, rows, noise, SAMPLES)
+    z = posterior_draws(vae.network, prepared.observations, rows, noise, SAMPLES)
 
     def decode(z: np.ndarray) -> np.ndarray:
         return vae.decode(z, modality=modality, library=PER)
 
-    table = _table(data, columns)
-    found = effects(differences(decode, TRANSFORM[support]), draws, names, _weight(prepared, m, support))
+    table, unit = _table(data, columns), TRANSFORM[support]
+    others = _others(vae, Wanted(m, None, PER, "average", draws), decode, seed)
+    slopes = [differences(other, unit) for other in others]
+    found = effects(differences(decode, unit), z, names, _weight(prepared, m, support), slopes)
     scores = found["score"].to_numpy().reshape(vae.latent, -1).T
     return Dimensions(
         summary=summary(mean, active(mean)),
         effects=found,
         associations=associate(mean, table),
-        traversal=traverse(decode, draws[0], ladder(mean), names),
+        traversal=traverse(decode, z[0], ladder(mean), names, others),
         enrichment=None if sets is None else enrich(scores, names, sets),
         loadings=loadings(vae, vae.fitted, mean, m),
         unit=UNITS[support],
     )
+
+
+def _others(vae: VAE, wanted: Wanted, decode: Decode, seed: int) -> list[Decode]:
+    """The decoder at draws of its last layer's weights."""
+
+    def at(weights: LastWeights) -> Decode:
+        def other(z: np.ndarray) -> np.ndarray:
+            with placed(weights):
+                return decode(z)
+
+        return other
+
+    return [at(weights) for weights in last_weights(vae.fitted, wanted, seed) or ()]
 
 
 def _log(mean: np.ndarray) -> np.ndarray:

@@ -5,8 +5,10 @@
     decode  z -> mean of p(x | z), (rows, features)
     slope   z, d -> derivative of the transformed mean with respect to z_d, (rows, features)
 
-A derivative answers "which way, here"; its spread over the map answers "everywhere?". The uncertainty is that of z, not
-that of the weights: another seed gives other dimensions, because a standard normal prior prefers no axes.
+    others  the same decoder, or slope, at draws of its weights, as far as the training set leaves them in doubt
+
+A derivative answers "which way, here"; its spread over the map answers "everywhere?", its spread over draws of weights
+"is it so?". Another seed gives other dimensions all the same, because a standard normal prior prefers no axes.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from biovae.analysis.limits import limits
 from biovae.analysis.neighbourhoods.positions import finite
 from biovae.errors import InputError
 
@@ -29,6 +32,7 @@ WEAK = 0.05  # strength of an association below which it is not told
 TOP = 5
 TABLE = ("dimension", "spread", "active", "up", "down", "column", "strength", "highest", "rho")
 ROWS = 256  # decoded at once
+FEW = 32  # observations over which an effect is averaged for each draw of weights
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Traversal:
     Attributes:
         values: Where z_d was set, (latent, steps).
         mean: Over the observations, (latent, steps, features).
-        lower: 5 % quantile over the observations, the same shape.
+        lower: 5 % quantile over the observations, and over draws of weights where there are such, the same shape.
         upper: 95 % quantile.
         features: Names.
     """
@@ -154,6 +158,7 @@ def effects(
     draws: Float[np.ndarray, "samples obs latent"],
     features: Sequence[str],
     weight: Float[np.ndarray, "features"] | None = None,
+    others: Sequence[Slope] = (),
 ) -> pd.DataFrame:
     """E_q(z) of the derivative of each feature with respect to each z_d, with its spread over the aggregate posterior.
 
@@ -164,30 +169,44 @@ def effects(
         weight: What makes effects of different features comparable, (features,): the square root of the mean turns the
             derivative of log mean into (the root of) the information that a Poisson count carries about z_d, so that a
             feature with hardly a count does not lead the list. 1 where it is not given.
+        others: See the file head; 19 or more give limits that are not too narrow.
 
     Returns:
-        A row per dimension and feature: `effect`, `se` (of that mean, over observations), `lower` and `upper` (90 % of
-        the local derivatives lie between), `positive` (share of them above 0), `sign` (1 or -1 where 95 % of them
-        agree, else 0), `score` = effect * weight, by which features are ranked.
+        A row per dimension and feature: `effect`, `se` (of that mean, over observations), `least` and `most` (90 %
+        limits of the effect, from draws of weights; NaN without), `lower` and `upper` (90 % of the local derivatives
+        lie between), `positive` (share of them above 0), `sign` (1 or -1 where 95 % of them agree and the limits do
+        not hold 0, else 0), `score` = effect * weight, by which features are ranked.
     """
     draws = np.asarray(draws, dtype=np.float64)
     samples, observations, latent = draws.shape
     flat = finite(draws.reshape(-1, latent))
     weight = np.ones(len(features)) if weight is None else np.asarray(weight, dtype=np.float64)
-    frames = []
+    few, frames = draws[0][:: -(-observations // FEW)], []
     for d in range(latent):
         local = _in_blocks(slope, flat, d, len(features))
         by_observation = local.reshape(samples, observations, -1).mean(0)
         effect, positive = by_observation.mean(0), (local > 0).mean(0)
         lower, upper = np.quantile(local, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2), axis=0)
-        one_way = (positive >= SURE).astype(int) - ((local < 0).mean(0) >= SURE)
+        least, most = effect + _doubt(slope, others, few, d, len(features))
+        one_way = ((positive >= SURE) & ~(least <= 0)).astype(int) - (((local < 0).mean(0) >= SURE) & ~(most >= 0))
         spread = by_observation.std(0, ddof=1) if observations > 1 else np.full(len(effect), np.nan)
         columns = {
             "dimension": d, "feature": [*features], "effect": effect, "se": spread / np.sqrt(observations),
-            "lower": lower, "upper": upper, "positive": positive, "sign": one_way, "score": effect * weight,
+            "least": least, "most": most, "lower": lower, "upper": upper, "positive": positive, "sign": one_way,
+            "score": effect * weight,
         }  # fmt: skip
         frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
+
+
+def _doubt(
+    slope: Slope, others: Sequence[Slope], z: np.ndarray, dimension: int, width: int
+) -> Float[np.ndarray, "2 features"]:
+    """90 % limits of what other weights change of a mean slope; NaN without such."""
+    if not others:
+        return np.full((2, width), np.nan)
+    own = _in_blocks(slope, z, dimension, width).mean(0)
+    return limits(np.stack([_in_blocks(other, z, dimension, width).mean(0) - own for other in others]))
 
 
 def _in_blocks(slope: Slope, z: np.ndarray, dimension: int, width: int) -> Float[np.ndarray, "rows features"]:
@@ -209,6 +228,7 @@ def traverse(
     base: Float[np.ndarray, "rows latent"],
     values: Float[np.ndarray, "latent steps"],
     features: Sequence[str],
+    others: Sequence[Decode] = (),
 ) -> Traversal:
     """Decode with z_d set to each of its values in turn, for every row of `base`, and average over the rows.
 
@@ -220,18 +240,24 @@ def traverse(
         base: Where the other dimensions are.
         values: Of each dimension; `ladder(z)` spans what the data span.
         features: Names.
+        others: See the file head; each decodes its share of the rows for the band.
     """
     base, values = finite(base), np.asarray(values, dtype=np.float64)
     shape = (*values.shape, len(features))
     mean, lower, upper = (np.empty(shape, dtype=np.float32) for _ in range(3))
     for d, places in enumerate(values):
-        for step, value in enumerate(places):
-            z = base.copy()
-            z[:, d] = value
-            decoded = decode(z)
-            mean[d, step] = decoded.mean(0)
-            lower[d, step], upper[d, step] = np.quantile(decoded, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2), axis=0)
+        z = np.repeat(base[:, None], len(places), axis=1)  # (rows, steps, latent)
+        z[:, :, d] = places
+        decoded = _decoded(decode, z)
+        mean[d] = decoded.mean(0)
+        if others:
+            decoded = np.concatenate([_decoded(other, z[i :: len(others)]) for i, other in enumerate(others[: len(z)])])
+        lower[d], upper[d] = np.quantile(decoded, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2), axis=0)
     return Traversal(values, mean, lower, upper, tuple(features))
+
+
+def _decoded(decode: Decode, z: Float[np.ndarray, "rows steps latent"]) -> Float[np.ndarray, "rows steps features"]:
+    return np.asarray(decode(z.reshape(-1, z.shape[-1]))).reshape(*z.shape[:2], -1)
 
 
 def ladder(z: Float[np.ndarray, "obs latent"], steps: int = 9) -> Float[np.ndarray, "latent steps"]:
