@@ -49,7 +49,7 @@ def trajectory(  # noqa: PLR0913 - a user's door
         ends: Levels of `groups` that are ends: the later half of each absorbs. Found as peaks of pseudotime where not
             given, which misses branches that are short beside the whole.
         draws: Samples of z from the posterior. Everything is repeated for each, a neighbour search included, which
-            takes 8 s for 40,000 observations. 0 leaves the uncertainty out.
+            takes some 6 s for 40,000 observations. 0 leaves the uncertainty out.
         seed: Of the draws.
         progress: Show a bar on a terminal.
 
