@@ -31,7 +31,9 @@ from biovae.analysis import (
 )  # fmt: skip
 from biovae.analysis.neighbourhoods import search
 from biovae.analysis.neighbourhoods.search import Search
+from biovae.analysis.space.prototype import Draw
 from biovae.errors import InputError
+from biovae.plotting.prototype import most_different
 
 FEATURES = [f"gene{j}" for j in range(40)]
 
@@ -332,12 +334,31 @@ def test_shares_of_a_mixture_lie_between_what_draws_of_them_say():
     inside = 0
     for _ in range(60):
         types = seen()
-        draws = [(typical, types.to_numpy() * rng.gamma(200, 1 / 200, truth.shape)) for _ in range(40)]
+        again = [types.to_numpy() * rng.gamma(200, 1 / 200, truth.shape) for _ in range(40)]
+        draws = [Draw(typical, truth.mean(0), each) for each in again]
         found = prototype(typical, truth.mean(0), FEATURES, types=types, draws=draws)
         inside += int(found.limits.loc["A", "lower"] < 0.6 < found.limits.loc["A", "upper"])
     assert 46 <= inside <= 60  # 54 expected
     assert "A (" in str(found)
     assert prototype(typical, truth.mean(0), FEATURES, types=types).limits.empty
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["counts", "reals"])
+def test_a_prototype_differs_from_the_mean_where_the_limits_say_so(sign):
+    typical, mean = np.array([8.0, 4.2, 1.0]), np.array([4.0, 4.0, 4.0]) * sign
+    typical[1] *= sign
+    rng = np.random.default_rng(0)
+    none = np.empty((0, 3))
+    draws = [Draw(typical * (1 + 0.1 * rng.standard_normal(3)), mean, none) for _ in range(200)]
+    found = prototype(typical, mean, ["a", "b", "c"], draws=draws)
+    value = found.frame["log2_fold_change" if sign > 0 else "difference"]
+    assert ((found.frame["lower"] < value) & (value < found.frame["upper"])).all()
+    if sign > 0:
+        low, high = np.log2(8 * (1 + 0.1 * np.array([-1.645, 1.645])) / 4)
+        np.testing.assert_allclose(found.frame.loc[0, ["lower", "upper"]].astype(float), [low, high], atol=0.05)
+        assert "Of 3 features 1 are higher than in the mean of the data and 1 lower" in str(found)
+        assert set(most_different(found.frame, 2)) == {0, 2}
+    assert "lower" not in prototype(typical, mean, ["a", "b", "c"]).frame
 
 
 def test_fold_changes_are_the_logarithms_of_ratios():

@@ -323,7 +323,12 @@ def test_prototype_lies_near_the_data(vae, adata):
     weights, limits = found.weights, found.limits.loc[found.weights.index]
     assert ((limits["lower"] <= weights + 0.02) & (weights <= limits["upper"] + 0.02)).all()
     assert (limits["upper"] - limits["lower"]).max() > 0.01
-    assert bv.tl.prototype(vae, adata).limits.empty
+    plain, bare = bv.tl.prototype(vae, adata), bv.tl.prototype(vae, adata, draws=0)
+    assert plain.limits.empty
+    inside = plain.frame["log2_fold_change"].between(plain.frame["lower"], plain.frame["upper"])
+    assert inside.mean() > 0.9
+    assert "lower" not in bare.frame
+    pd.testing.assert_frame_equal(plain.frame.drop(columns=["lower", "upper"]), bare.frame)
 
 
 def test_thinned_halves_add_up(adata):

@@ -53,7 +53,13 @@ def prototype(frame: pd.DataFrame, *, label: int = 12, unit: str = "counts", ax:
 
 
 def most_different(frame: pd.DataFrame, count: int) -> np.ndarray:
-    """Rows of the features whose prototype differs most from the mean: by fold change, or by difference without one."""
+    """Rows of the features whose prototype differs most from the mean: by fold change, or by difference without one.
+
+    Where there are limits, by the one that is nearer to no change: at least so much.
+    """
+    if {"lower", "upper"} <= {*frame.columns}:
+        least = np.maximum(frame["lower"], 0) + np.minimum(frame["upper"], 0)
+        return np.argsort(-np.abs(least.to_numpy()), kind="stable")[:count]
     change = frame["log2_fold_change"].to_numpy(dtype=np.float64)
     if not np.isfinite(change).any():
         change = (frame["prototype"] - frame["mean"]).to_numpy(dtype=np.float64)

@@ -1,5 +1,6 @@
 """The decoded f(0) beside the data: what the model holds to be typical."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,29 +12,40 @@ from mudata import MuData
 
 from biovae.analysis import Prototype
 from biovae.analysis import prototype as compare
+from biovae.analysis.space.prototype import Draw
 from biovae.batch import Observations
 from biovae.model import VAE
+from biovae.model.doubt import last_weights
+from biovae.model.generate import Wanted
+from biovae.model.lastlayer import LastWeights, placed
 from biovae.noise import Noise
 from biovae.tools.labels import complete, quantities
 
 PER = 1e4  # counts are compared per 10,000
-DRAWS = 40  # bootstraps of the observations
+DRAWS = 40  # of observations, by a bootstrap, and of weights
 
 
 def prototype(
-    vae: VAE, data: AnnData | MuData, *, groups: str | None = None, modality: str | None = None, seed: int = 0
+    vae: VAE,
+    data: AnnData | MuData,
+    *,
+    groups: str | None = None,
+    modality: str | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> Prototype:
     """Decode z = 0 and compare it with the mean of the data, the nearest observations, and the means of groups.
 
-    The centre of every group is decoded, too: its own prototype. The shares of the mixture have limits: those of a
-    bootstrap of the observations, and of an ensemble over the f(0) of its fits as well.
+    The centre of every group is decoded, too: its own prototype. Fold changes and shares of the mixture have limits,
+    from a bootstrap of the observations, draws of the weights of the last layer, and the fits of an ensemble.
 
     Args:
         vae: A fitted model.
         data: The observations to compare with; not changed.
         groups: Column of `obs` whose levels the prototype is compared with and explained as a mixture of.
         modality: Which one; None takes the first.
-        seed: Of the bootstrap.
+        draws: For the limits; 19 or more, or 0 to leave them out, which saves seconds.
+        seed: Of the draws.
 
     Returns:
         `frame` per feature, nearest observations, similarity to each group, mixture weights; `centres`, the decoded
@@ -47,10 +59,10 @@ def prototype(
     named = None if groups is None else complete(data, groups).astype(str).to_numpy()
     observations = vae.observe(data).observations
     mean, types = averages(observations, m, named)
-    centres = [fit.decode(np.zeros((1, vae.latent)), modality=modality, library=PER)[0] for fit in vae.members]
+    centre = vae.decode(np.zeros((1, vae.latent)), modality=modality, library=PER)[0]
     z, names = vae.embed(data), list(vae.features(modality))
-    again = () if named is None else _again(observations, m, named, centres, seed)
-    found = compare(centres[0], mean, names, z, types, again)
+    again = _again(vae, observations, (m, named), draws, seed) if draws else ()
+    found = compare(centre, mean, names, z, types, again)
     if named is None:
         return found
     middles = pd.DataFrame(z).groupby(named).mean()
@@ -71,13 +83,29 @@ def averages(
 
 
 def _again(
-    observations: Observations, m: int, groups: np.ndarray, centres: list[np.ndarray], seed: int
-) -> list[tuple[Float[np.ndarray, "features"], Float[np.ndarray, "types features"]]]:
-    """f(0) of one fit after the other, and the means of groups whose observations are weighed by a bootstrap."""
+    vae: VAE, observations: Observations, of: tuple[int, np.ndarray | None], draws: int, seed: int
+) -> list[Draw]:
+    """f(0) with drawn weights, of one fit after the other, and means of observations that a bootstrap weighs."""
+    m, groups = of
     x, scale, rows = _scaled(observations, m)
-    member = np.unique(groups[rows], return_inverse=True)[1]
-    means = _means(x, scale, member, Noise(seed).numpy().exponential(size=(DRAWS, len(rows))))
-    return [(centres[draw % len(centres)], table) for draw, table in enumerate(means)]
+    weight = Noise(seed).numpy().exponential(size=(draws, len(rows)))
+    whole = _means(x, scale, np.zeros(len(rows), dtype=np.int64), weight)[:, 0]
+    member = None if groups is None else np.unique(groups[rows], return_inverse=True)[1]
+    types = np.empty((draws, 0, x.shape[1])) if member is None else _means(x, scale, member, weight)
+    centres = [_centres(fit, m, -(-draws // len(vae.members)), seed) for fit in vae.members]
+    drawn = [centres[draw % len(centres)][draw // len(centres)] for draw in range(draws)]
+    return [Draw(*each) for each in zip(drawn, whole, types, strict=True)]
+
+
+def _centres(fit: VAE, m: int, draws: int, seed: int) -> list[Float[np.ndarray, "features"]]:
+    """f(0) of one fit, again and again with the weights that its training leaves in doubt."""
+    wanted, z = Wanted(m, None, PER, "average", draws), np.zeros((1, fit.latent))
+    weights: Sequence[LastWeights | None] = last_weights(fit.fitted, wanted, seed) or [None] * draws
+    found = []
+    for each in weights:
+        with placed(each):
+            found.append(fit.decode(z, modality=fit.schema.modalities[m].name, library=PER)[0])
+    return found
 
 
 def _scaled(

@@ -6,6 +6,7 @@ This file says between which.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,13 +20,22 @@ NEAREST = 10
 PSEUDO = 0.01  # of the average feature, in logarithms
 
 
+class Draw(NamedTuple):
+    """f(0), the mean of the data and the means of types, as they might have been: a bootstrap, other fits."""
+
+    typical: Float[np.ndarray, "features"]
+    mean: Float[np.ndarray, "features"]
+    types: Float[np.ndarray, "types features"]
+
+
 @dataclass(frozen=True)
 class Prototype:
     """f(0) against what is known.
 
     Attributes:
         frame: Columns `feature`, `prototype`, `mean`, `difference`, `log2_fold_change` (of prototype over mean; NaN for
-            values that can be negative), a row per feature.
+            values that can be negative), a row per feature; with draws `lower` and `upper`, 90 % limits of the fold
+            change, or of the difference where there is none.
         nearest: Observations nearest to the centre of the latent space, nearest first; empty without positions.
         similarity: Correlation with each type's mean, highest first; of logarithms where values are not negative.
         weights: Shares of the types in the closest mixture, highest first; empty where values can be negative.
@@ -43,7 +53,10 @@ class Prototype:
     centres: pd.DataFrame | None = None
 
     def __str__(self) -> str:
-        """What the prototype resembles, in one sentence."""
+        """What the prototype resembles, and how many features differ from the mean for sure."""
+        return " ".join(said for said in (self._resembles(), self._differs()) if said)
+
+    def _resembles(self) -> str:
         if self.similarity.empty:
             return "The prototype f(0) is what the model decodes from the centre of the latent space."
         name, value = self.similarity.index[0], self.similarity.iloc[0]
@@ -51,6 +64,15 @@ class Prototype:
         most = self.weights[self.weights >= 0.05].head(4)
         parts = [f"{share:.0%} {kind!s}{self._between(kind)}" for kind, share in most.items()]
         return f"{said}; as a mixture of types it is {', '.join(parts)}." if parts else f"{said}."
+
+    def _differs(self) -> str:
+        if "lower" not in self.frame:
+            return ""
+        above, below = (self.frame["lower"] > 0).sum(), (self.frame["upper"] < 0).sum()
+        return (
+            f"Of {len(self.frame):,} features {above:,} are higher than in the mean of the data and {below:,} lower, "
+            "by their 90 % limits."
+        )
 
     def _between(self, kind: object) -> str:
         if self.limits.empty:
@@ -65,7 +87,7 @@ def prototype(
     features: Sequence[str],
     z: Float[np.ndarray, "obs latent"] | None = None,
     types: pd.DataFrame | None = None,
-    draws: Iterable[tuple[Float[np.ndarray, "features"], Float[np.ndarray, "types features"]]] = (),
+    draws: Iterable[Draw] = (),
 ) -> Prototype:
     """Compare the decoded f(0) with the mean of the data, the observations near the centre, and the means of types.
 
@@ -78,8 +100,7 @@ def prototype(
         features: Names.
         z: Positions of the observations.
         types: A row per type, a column per feature in the same order: means on the same scale.
-        draws: f(0) and the means of types as they might have been, for the limits of the weights: a bootstrap of the
-            observations, other fits.
+        draws: For all limits.
 
     Raises:
         InputError: The lengths differ.
@@ -92,13 +113,16 @@ def prototype(
     positive = min(typical.min(initial=0), mean.min(initial=0), table.min(initial=0)) >= 0
     pseudo = max(PSEUDO * float(np.abs(mean).mean()), np.finfo(np.float64).tiny)
     scale = (lambda v: np.log2(v + pseudo)) if positive else np.asarray
+    drawn = list(draws)
     frame = pd.DataFrame({"feature": [*features], "prototype": typical, "mean": mean, "difference": typical - mean})
     frame["log2_fold_change"] = scale(typical) - scale(mean) if positive else np.nan
+    if drawn:
+        frame["lower"], frame["upper"] = limits(np.stack([scale(each.typical) - scale(each.mean) for each in drawn]))
     names = types.index if types is not None else pd.Index([])
     similarity = [_correlation(scale(typical), scale(row)) for row in table]
     weights, unexplained = _mixture(typical, table, mean + pseudo) if positive else (np.empty(0), np.nan)
     weighed = names if len(weights) else names[:0]
-    again = [_mixture(each, table, mean + pseudo)[0] for each, table in draws] if len(weights) else []
+    again = [_mixture(each.typical, each.types, mean + pseudo)[0] for each in drawn] if len(weights) else []
     ends = limits(np.stack(again)) if again else np.empty((2, 0))
     return Prototype(
         frame,
