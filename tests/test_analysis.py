@@ -357,8 +357,14 @@ def test_a_prototype_differs_from_the_mean_where_the_limits_say_so(sign):
         low, high = np.log2(8 * (1 + 0.1 * np.array([-1.645, 1.645])) / 4)
         np.testing.assert_allclose(found.frame.loc[0, ["lower", "upper"]].astype(float), [low, high], atol=0.05)
         assert "Of 3 features 1 are higher than in the mean of the data and 1 lower" in str(found)
-        assert set(most_different(found.frame, 2)) == {0, 2}
+        assert set(most_different(found.frame, 3)) == {0, 2}  # what does not differ for sure is not named
     assert "lower" not in prototype(typical, mean, ["a", "b", "c"]).frame
+
+
+def test_draws_below_zero_do_not_make_limits_of_what_is_not():
+    draws = [Draw(np.array([value]), np.array([4.0]), np.empty((0, 1))) for value in np.linspace(-0.2, 0.3, 40)]
+    frame = prototype(np.array([0.05]), np.array([4.0]), ["a"], draws=draws).frame
+    assert frame["lower"].item() <= frame["log2_fold_change"].item() <= frame["upper"].item() < 0
 
 
 def test_fold_changes_are_the_logarithms_of_ratios():

@@ -99,7 +99,8 @@ def test_the_band_of_a_traversal_holds_what_other_weights_decode():
     np.testing.assert_allclose(found.lower[0, :, 0], low + np.array([0, 1]), atol=1e-6)
     np.testing.assert_allclose(found.upper[0, :, 0], high + np.array([0, 1]), atol=1e-6)
     few = traverse(decode_with(0), np.zeros((3, 1)), np.array([[0.0, 1.0]]), ["a"], [decode_with(s) for s in shifts])
-    assert np.isfinite(few.lower).all()
+    np.testing.assert_allclose(few.lower, found.lower, atol=0.2)  # every one of the others, whatever the rows
+    np.testing.assert_allclose(few.upper, found.upper, atol=0.2)
 
 
 def test_a_traversal_moves_one_dimension_and_bands_the_others():

@@ -90,6 +90,29 @@ def test_many_components_are_as_good_as_summed_one_by_one(latent):
     np.testing.assert_allclose(np.exp(left - full), 1 - np.exp(own - full), atol=0.02)
 
 
+def test_an_owner_is_the_likeliest_component_far_more_often_than_a_stand_in():
+    rng = np.random.default_rng(0)
+    mean, variance = rng.standard_normal((40_000, 5)), np.full((40_000, 5), 0.1)
+    z = rng.standard_normal((100, 5))
+    terms = -0.5 * ((z[:, None] - mean) ** 2 / variance[0]).sum(-1)
+    owner = Density(mean, variance).owner(z)
+    assert (owner == terms.argmax(1)).mean() > 0.95  # with one variance it is the nearest
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_far_from_zero_and_just_above_the_limit_all_components_count(own):
+    rng = np.random.default_rng(0)
+    mean = 30 + 0.1 * rng.standard_normal((9000, 10))
+    variance = np.full(mean.shape, 1e-2)
+    rows = np.arange(50)
+    terms = -0.5 * ((mean[rows, None] - mean) ** 2 / 1e-2 + np.log(2 * np.pi * 1e-2)).sum(-1)
+    if own:
+        terms[rows, rows] = -np.inf
+    exact = np.logaddexp.reduce(terms, axis=1) - np.log(9000 - own)
+    found = Density(mean, variance).log_density(mean[rows], rows if own else None)
+    np.testing.assert_allclose(found, exact, atol=2e-6)
+
+
 @pytest.mark.parametrize("latent", [2, 8])
 def test_support_is_uniform_on_observations_that_had_no_part(latent):
     rng = np.random.default_rng(latent)

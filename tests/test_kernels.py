@@ -23,6 +23,7 @@ from biovae.kernels import full_precision, hidden, kernel_fits, run_kernel, with
 from biovae.kernels.counts import exp, log1p, negative_binomial
 from biovae.kernels.draws import uniform
 from biovae.kernels.rows import starts, thin
+from biovae.kernels.sampling import _searched
 from biovae.nn import EPS, MLP, FirstLinear, linear
 from biovae.noise import Noise
 
@@ -408,6 +409,27 @@ def test_draws_follow_the_law_of_scipy(mean, r, loops):
     assert expected[-1] < 20
     assert abs(seen[-1] - expected[-1]) <= 5 * expected[-1] ** 0.5 + 1
     assert scipy.stats.chisquare(seen[:-1], expected[:-1] * seen[:-1].sum() / expected[:-1].sum()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(("mean", "r"), [(30.0, 1.0), (10.0, 0.2), (3.0, 0.01), (3.896, 0.5), (0.5, 1e3)])
+@pytest.mark.parametrize("v", [0.9, 0.3, 1e-3, 1e-6, 1e-9, 1e-12])
+def test_inversion_gives_the_quantile_into_the_tail(mean, r, v):
+    law = scipy.stats.nbinom(r, r / (r + mean))
+    mean, r = float(np.float32(mean)), float(np.float32(r))
+    if v > law.sf(0):
+        return  # zeros do not come to the search
+    x = _searched(mean, r, v)
+    assert law.sf(x) < v * (1 + 1e-3)
+    assert law.sf(x - 1) > v * (1 - 1e-3)
+
+
+@pytest.mark.parametrize("mean", [1e-8, 2.5e-7, 1e-5])
+def test_small_means_are_drawn_as_often_as_they_are(mean):
+    d = NegativeBinomial(torch.full((4000, 5000), np.log(mean)), torch.zeros(5000))
+    total, expected = 0.0, 2e7 * mean * 20
+    for seed in range(20):
+        total += float(d.sample(Noise(seed)).sum())
+    assert abs(total - expected) < 5 * expected**0.5 + 1
 
 
 def test_a_draw_depends_on_its_place_alone():

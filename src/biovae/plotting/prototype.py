@@ -55,11 +55,11 @@ def prototype(frame: pd.DataFrame, *, label: int = 12, unit: str = "counts", ax:
 def most_different(frame: pd.DataFrame, count: int) -> np.ndarray:
     """Rows of the features whose prototype differs most from the mean: by fold change, or by difference without one.
 
-    Where there are limits, by the one that is nearer to no change: at least so much.
+    Where there are limits, those differ that differ for sure, by the limit that is nearer to no change.
     """
     if {"lower", "upper"} <= {*frame.columns}:
-        least = np.maximum(frame["lower"], 0) + np.minimum(frame["upper"], 0)
-        return np.argsort(-np.abs(least.to_numpy()), kind="stable")[:count]
+        least = np.abs((np.maximum(frame["lower"], 0) + np.minimum(frame["upper"], 0)).to_numpy())
+        return np.argsort(-least, kind="stable")[: min(count, int((least > 0).sum()))]
     change = frame["log2_fold_change"].to_numpy(dtype=np.float64)
     if not np.isfinite(change).any():
         change = (frame["prototype"] - frame["mean"]).to_numpy(dtype=np.float64)

@@ -61,7 +61,7 @@ def prototype(
     mean, types = averages(observations, m, named)
     centre = vae.decode(np.zeros((1, vae.latent)), modality=modality, library=PER)[0]
     z, names = vae.embed(data), list(vae.features(modality))
-    again = _again(vae, observations, (m, named), draws, seed) if draws else ()
+    again = _again(vae, observations, (m, named), draws, seed)
     found = compare(centre, mean, names, z, types, again)
     if named is None:
         return found
@@ -88,6 +88,8 @@ def _again(
     """f(0) with drawn weights, of one fit after the other, and means of observations that a bootstrap weighs."""
     m, groups = of
     x, scale, rows = _scaled(observations, m)
+    if not draws or not len(rows):
+        return []
     weight = Noise(seed).numpy().exponential(size=(draws, len(rows)))
     whole = _means(x, scale, np.zeros(len(rows), dtype=np.int64), weight)[:, 0]
     member = None if groups is None else np.unique(groups[rows], return_inverse=True)[1]
@@ -127,5 +129,6 @@ def _means(
     for group in range(found.shape[1]):
         rows = np.flatnonzero(member == group)
         own = weight[:, rows]
-        found[:, group] = ((own * scale[rows]) @ x[rows]) / own.sum(1, keepdims=True)
+        values = x if len(rows) == x.shape[0] else x[rows]
+        found[:, group] = ((own * scale[rows]) @ values) / own.sum(1, keepdims=True)
     return found

@@ -27,6 +27,7 @@ Slope = Callable[[Float[np.ndarray, "rows latent"], int], Float[np.ndarray, "row
 
 STEP = 0.05  # of a central difference, in units of z
 LEVEL = 0.9  # of every interval
+ENDS = (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)
 SURE = 0.95  # share of the draws that must agree on a sign
 WEAK = 0.05  # strength of an association below which it is not told
 TOP = 5
@@ -186,9 +187,11 @@ def effects(
         local = _in_blocks(slope, flat, d, len(features))
         by_observation = local.reshape(samples, observations, -1).mean(0)
         effect, positive = by_observation.mean(0), (local > 0).mean(0)
-        lower, upper = np.quantile(local, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2), axis=0)
+        lower, upper = np.quantile(local, ENDS, axis=0)
         least, most = effect + _doubt(slope, others, few, d, len(features))
-        one_way = ((positive >= SURE) & ~(least <= 0)).astype(int) - (((local < 0).mean(0) >= SURE) & ~(most >= 0))
+        one_way = (positive >= SURE).astype(int) - ((local < 0).mean(0) >= SURE)
+        if others:
+            one_way *= (least > 0) | (most < 0)
         spread = by_observation.std(0, ddof=1) if observations > 1 else np.full(len(effect), np.nan)
         columns = {
             "dimension": d, "feature": [*features], "effect": effect, "se": spread / np.sqrt(observations),
@@ -248,11 +251,16 @@ def traverse(
     for d, places in enumerate(values):
         z = np.repeat(base[:, None], len(places), axis=1)  # (rows, steps, latent)
         z[:, :, d] = places
-        decoded = _decoded(decode, z)
-        mean[d] = decoded.mean(0)
+        for step in range(len(places)):
+            decoded = decode(z[:, step])
+            mean[d, step] = decoded.mean(0)
+            if not others:
+                lower[d, step], upper[d, step] = np.quantile(decoded, ENDS, axis=0)
         if others:
-            decoded = np.concatenate([_decoded(other, z[i :: len(others)]) for i, other in enumerate(others[: len(z)])])
-        lower[d], upper[d] = np.quantile(decoded, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2), axis=0)
+            z = z[np.arange(max(len(z), len(others))) % len(z)]  # each of the others has a row
+            spread = np.concatenate([_decoded(other, z[i :: len(others)]) for i, other in enumerate(others)])
+            for step in range(len(places)):
+                lower[d, step], upper[d, step] = np.quantile(spread[:, step], ENDS, axis=0)
     return Traversal(values, mean, lower, upper, tuple(features))
 
 

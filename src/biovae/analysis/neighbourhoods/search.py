@@ -10,9 +10,8 @@ their own order for 200,000 points in 10 dimensions (LOG.md).
 Source: Bentley 1975, doi:10.1145/361002.361007; Maneewongvatana and Mount 1999, arXiv:cs/9901013 (sliding midpoints).
 """
 
-import os
-
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from sklearn.neighbors import NearestNeighbors
@@ -70,7 +69,8 @@ class Search:
             if isinstance(self._by, NearestNeighbors):
                 distance[rows], index[rows] = self._by.kneighbors(places[rows], k)
             else:
-                distance[rows], index[rows] = self._by.query(places[rows], k=range(1, k + 1), workers=_workers())
+                found = self._by.query(places[rows], k=range(1, k + 1), workers=torch.get_num_threads())
+                distance[rows], index[rows] = found
         return index, distance
 
 
@@ -87,11 +87,3 @@ def _back(found: np.ndarray, order: np.ndarray) -> np.ndarray:
     own = np.empty_like(found)
     own[order] = found
     return own
-
-
-def _workers() -> int:
-    """Threads: as many as OMP_NUM_THREADS says, as everywhere else, or the cores that this process may use."""
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    if said.isdigit() and int(said):
-        return int(said)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

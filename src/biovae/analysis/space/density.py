@@ -69,11 +69,13 @@ class Density:
         scale = np.sqrt(variance.mean(0))
         search = Search(mean / scale) if many else None
         for name, value in {
-            "mean": mean, "variance": variance, "_scale": scale, "_crowd": crowd, "_place": place, "_search": search,
+            "mean": mean, "variance": variance, "_centre": mean.mean(0), "_scale": scale, "_crowd": crowd,
+            "_place": place, "_search": search,
         }.items():  # fmt: skip
             object.__setattr__(self, name, value)
         object.__setattr__(self, "_terms", self._linear(crowd))
 
+    _centre: np.ndarray = field(init=False, repr=False)
     _scale: np.ndarray = field(init=False, repr=False)
     _crowd: np.ndarray = field(init=False, repr=False)
     _place: np.ndarray = field(init=False, repr=False)  # of each component in the crowd; -1 where it is not in it
@@ -90,8 +92,8 @@ class Density:
             own: For each point a component that is left out, as if the density had been made without it; -1 for none.
         """
         found = np.empty(len(z))
-        for rows, near, _, crowd in self._pieces(z, own, np.float64 if self._search is None else np.float32):
-            found[rows] = np.logaddexp(_total(near), _total(crowd))
+        for rows, near, _, crowd, rest in self._pieces(z, own, np.float64 if self._search is None else np.float32):
+            found[rows] = np.logaddexp(_total(near), _total(crowd) + rest)
         return found - np.log(len(self.mean) - (0 if own is None else own >= 0))
 
     def gradient(self, z: Float[np.ndarray, "points latent"]) -> Float[np.ndarray, "points latent"]:
@@ -110,9 +112,9 @@ class Density:
         return pull / precision
 
     def owner(self, z: Float[np.ndarray, "points latent"]) -> Int[np.ndarray, "points"]:
-        """The component with the largest share in q(z)."""
+        """The component with the largest share in q(z), of those that are near or in the crowd."""
         found = np.empty(len(z), dtype=np.int64)
-        for rows, near, index, crowd in self._pieces(z):
+        for rows, near, index, crowd, _ in self._pieces(z):
             found[rows] = self._crowd[crowd.argmax(1)]
             if near.shape[1]:
                 closer = index[np.arange(len(near)), near.argmax(1)]
@@ -155,7 +157,7 @@ class Density:
         for start in range(0, len(self.mean), size):
             part = np.arange(start, min(start + size, len(self.mean)))
             weight = rng.exponential(size=(draws, len(part)))
-            log_share = _powers(z) @ self._linear(part) - level[:, None]
+            log_share = _powers(z - self._centre) @ self._linear(part) - level[:, None]
             share = np.where(part == own[:, None], 0, np.exp(log_share))
             total += weight @ share.T
             whole += weight.sum(1, keepdims=True)
@@ -166,7 +168,8 @@ class Density:
         precision, pull = np.empty(z.shape), np.empty(z.shape)
         crowded = 1 / self.variance[self._crowd]
         pulling = self.mean[self._crowd] * crowded
-        for rows, near, index, crowd in self._pieces(z):
+        for rows, near, index, crowd, rest in self._pieces(z):
+            crowd += rest[:, None]
             top = np.maximum(near.max(1, initial=-np.inf), crowd.max(1))[:, None]
             share, apart = np.exp(crowd - top), np.exp(near - top)
             total = (share.sum(1) + apart.sum(1))[:, None]
@@ -177,10 +180,11 @@ class Density:
 
     def _pieces(
         self, z: np.ndarray, own: np.ndarray | None = None, precision: type = np.float64
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-        """Rows of some points: log terms of the near components, which these are, log terms of those for all others.
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """Rows of some points: log terms of the near components, which these are, those of the crowd, and what to add.
 
-        A near component that is in the crowd, too, counts once: there it is left out.
+        That is the log of how many components each of the crowd stands for. A near component that is in the crowd, too,
+        counts once: there it is left out.
         """
         z = finite(z)
         own = np.full(len(z), -1) if own is None else own
@@ -190,21 +194,21 @@ class Density:
         for start in range(0, len(z), size):
             rows = order[start : start + size]
             index, block, gone = np.empty((len(rows), 0), dtype=np.int64), z[rows], own[rows, None]
-            crowd = _powers(block).astype(precision) @ terms
+            crowd = _powers(block - self._centre).astype(precision) @ terms
             if self._search is not None:
                 index, _ = self._search.at(block / self._scale, NEAR)
                 gone = np.concatenate([index, np.where((index == gone).any(1, keepdims=True), -1, gone)], axis=1)
+            remaining = len(self.mean) - index.shape[1] - (gone[:, -1] >= 0)
             place = np.where(gone >= 0, self._place[gone], -1)
             at, which = np.nonzero(place >= 0)
             crowd[at, place[at, which]] = -np.inf
-            if self._search is not None:
-                crowd += np.log((len(self.mean) - NEAR) / np.maximum(crowd.shape[1] - (place >= 0).sum(1), 1))[:, None]
+            rest = np.log(np.maximum(remaining, 1) / np.maximum(crowd.shape[1] - (place >= 0).sum(1), 1))
             near = np.where(index == own[rows, None], -np.inf, self._each(block, index))
-            yield rows, near, index, crowd
+            yield rows, near, index, crowd, rest
 
     def _linear(self, rows: np.ndarray) -> Float[np.ndarray, "powers components"]:
-        """What `_powers` of z are multiplied by to be log N(z; mean_i, variance_i)."""
-        mean, variance = self.mean[rows], self.variance[rows]
+        """What takes `_powers` of z - centre, where no large squares cancel, to log N(z; mean_i, variance_i)."""
+        mean, variance = self.mean[rows] - self._centre, self.variance[rows]
         constant = -0.5 * (np.log(2 * np.pi * variance) + mean**2 / variance).sum(1, keepdims=True)
         return np.concatenate([mean / variance, -0.5 / variance, constant], axis=1).T
 

@@ -117,7 +117,12 @@ def prototype(
     frame = pd.DataFrame({"feature": [*features], "prototype": typical, "mean": mean, "difference": typical - mean})
     frame["log2_fold_change"] = scale(typical) - scale(mean) if positive else np.nan
     if drawn:
-        frame["lower"], frame["upper"] = limits(np.stack([scale(each.typical) - scale(each.mean) for each in drawn]))
+
+        def change(draw: Draw) -> np.ndarray:
+            ends = (np.maximum(v, 0) if positive else v for v in draw[:2])  # reals may fall below 0 in a draw
+            return np.subtract(*map(scale, ends))
+
+        frame["lower"], frame["upper"] = limits(np.stack([change(each) for each in drawn]))
     names = types.index if types is not None else pd.Index([])
     similarity = [_correlation(scale(typical), scale(row)) for row in table]
     weights, unexplained = _mixture(typical, table, mean + pseudo) if positive else (np.empty(0), np.nan)
