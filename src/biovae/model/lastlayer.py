@@ -1,15 +1,18 @@
 """One drawn set of weights of a last layer, and the decoder with them in place."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import linear
 
 from biovae.nn import Readout
+
+Decode = Callable[[Float[np.ndarray, "rows latent"]], Float[np.ndarray, "rows features"]]
 
 
 class LastWeights(NamedTuple):
@@ -37,6 +40,16 @@ class LastWeights(NamedTuple):
 def placed(drawn: LastWeights | None) -> AbstractContextManager[None]:
     """With drawn weights in place, or as fitted."""
     return nullcontext() if drawn is None else drawn.in_place()
+
+
+def with_weights(decode: Decode, drawn: LastWeights | None) -> Decode:
+    """The same decoder with drawn weights, or as fitted."""
+
+    def other(z: np.ndarray) -> np.ndarray:
+        with placed(drawn):
+            return decode(z)
+
+    return other
 
 
 def slopes(

@@ -9,14 +9,14 @@ from anndata import AnnData
 from mudata import MuData
 
 from biovae.analysis import associate, differences, effects, enrich, ladder, traverse
-from biovae.analysis.axes.dimensions import Decode, Dimensions, summary
+from biovae.analysis.axes.dimensions import Dimensions, summary
 from biovae.data import Prepared, column
 from biovae.diagnostics.collapse import active
 from biovae.model import VAE
 from biovae.model.doubt import last_weights
 from biovae.model.generate import Wanted
 from biovae.model.inference import everything, posterior_draws, posterior_moments
-from biovae.model.lastlayer import LastWeights, placed
+from biovae.model.lastlayer import with_weights
 from biovae.model.loadings import loadings
 from biovae.noise import Noise
 from biovae.schema import Support
@@ -71,7 +71,8 @@ def dimensions(  # noqa: PLR0913 - a user's door
         return vae.decode(z, modality=modality, library=PER)
 
     table, unit = _table(data, columns), TRANSFORM[support]
-    others = _others(vae, Wanted(m, None, PER, "average", draws), decode, seed)
+    weights = last_weights(vae.fitted, Wanted(m, None, PER, "average", draws), seed) or ()
+    others = [with_weights(decode, each) for each in weights]
     slopes = [differences(other, unit) for other in others]
     found = effects(differences(decode, unit), z, names, _weight(prepared, m, support), slopes)
     scores = found["score"].to_numpy().reshape(vae.latent, -1).T
@@ -84,19 +85,6 @@ def dimensions(  # noqa: PLR0913 - a user's door
         loadings=loadings(vae, vae.fitted, mean, m),
         unit=UNITS[support],
     )
-
-
-def _others(vae: VAE, wanted: Wanted, decode: Decode, seed: int) -> list[Decode]:
-    """The decoder at draws of its last layer's weights."""
-
-    def at(weights: LastWeights) -> Decode:
-        def other(z: np.ndarray) -> np.ndarray:
-            with placed(weights):
-                return decode(z)
-
-        return other
-
-    return [at(weights) for weights in last_weights(vae.fitted, wanted, seed) or ()]
 
 
 def _log(mean: np.ndarray) -> np.ndarray:

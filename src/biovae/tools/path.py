@@ -16,7 +16,7 @@ from biovae.errors import InputError, closest
 from biovae.model import VAE
 from biovae.model.doubt import last_weights
 from biovae.model.generate import At, Wanted, pull
-from biovae.model.lastlayer import LastWeights, placed
+from biovae.model.lastlayer import LastWeights, with_weights
 from biovae.schema import Support
 from biovae.tools.labels import quantities
 from biovae.tools.latent import PER, Latent, decoder, latent, regions, support_of
@@ -170,12 +170,9 @@ def _walk(given: Latent, curve: Curve, modality: str | None, how: tuple[int, int
     wanted = Wanted(given.vae.index(modality), None, PER, "average", draws)
     weights: Sequence[LastWeights | None] = last_weights(given.vae.fitted, wanted, seed) or [None] * draws
 
-    def along(e: np.ndarray, last: LastWeights | None) -> np.ndarray:
-        with placed(last):
-            return decode(curve.z + spread * e).astype(np.float64)
-
     both = zip(noise, weights, strict=True)
-    drawn = np.stack([along(*each) for each in both]) if draws else mean[None]
+    decoded = [with_weights(decode, last)(curve.z + spread * e).astype(np.float64) for e, last in both]
+    drawn = np.stack(decoded) if draws else mean[None]
     lower, upper = limits(drawn)
     names, time = given.vae.features(modality), pd.Index(curve.time, name="time")
     table, below, above = (pd.DataFrame(values, index=time, columns=names) for values in (mean, lower, upper))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from biovae.batch import Observations
 from biovae.model import VAE
 from biovae.model.doubt import last_weights
 from biovae.model.generate import Wanted
-from biovae.model.lastlayer import LastWeights, placed
+from biovae.model.lastlayer import LastWeights, with_weights
 from biovae.noise import Noise
 from biovae.tools.labels import complete, quantities
 
@@ -103,11 +104,8 @@ def _centres(fit: VAE, m: int, draws: int, seed: int) -> list[Float[np.ndarray, 
     """f(0) of one fit, again and again with the weights that its training leaves in doubt."""
     wanted, z = Wanted(m, None, PER, "average", draws), np.zeros((1, fit.latent))
     weights: Sequence[LastWeights | None] = last_weights(fit.fitted, wanted, seed) or [None] * draws
-    found = []
-    for each in weights:
-        with placed(each):
-            found.append(fit.decode(z, modality=fit.schema.modalities[m].name, library=PER)[0])
-    return found
+    decode = partial(fit.decode, modality=fit.schema.modalities[m].name, library=PER)
+    return [with_weights(decode, each)(z)[0] for each in weights]
 
 
 def _scaled(
