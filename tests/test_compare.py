@@ -18,8 +18,8 @@ from biovae.datasets import scenarios, simulate
 from biovae.distributions import NegativeBinomial
 from biovae.errors import InputError, Interrupted
 from biovae.likelihoods import Likelihood, LikelihoodModule, LogMean
+from biovae.model.several import several
 from biovae.schema import Support
-from biovae.tools.several import several
 
 OBS = 400
 

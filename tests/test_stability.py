@@ -1,7 +1,5 @@
 """Ensembles, and what they say is stable: on maps made by hand, on small fits, and on disk."""
 
-import subprocess
-import sys
 from itertools import combinations
 
 import numpy as np
@@ -28,7 +26,7 @@ from biovae.analysis import (
     trajectory,
 )
 from biovae.datasets import Scenario, Technical, simulate
-from biovae.errors import InputError, ModelFileError
+from biovae.errors import InputError
 from biovae.tools.trajectory import root_rows
 
 EPOCHS = 6
@@ -54,114 +52,6 @@ def weights(vae):
 
 def same(one, other):
     return all(bool((other[name] == value).all()) for name, value in one.items())
-
-
-# an ensemble
-
-
-def test_members_are_the_fits_of_seeds_in_a_row_to_one_split(cells, fitted):
-    assert [m.fitted.record["seed"] for m in fitted.members] == [4, 5, 6]
-    alone = model().fit(cells, epochs=EPOCHS, seed=4, progress=False)
-    assert same(weights(fitted), weights(alone))
-    assert same(weights(fitted.members[0]), weights(alone))
-    np.testing.assert_array_equal(fitted.embed(cells), alone.embed(cells))
-    prepared = model().prepare(cells)
-    roles = model().roles(cells, prepared, seed=4)
-    from biovae.model.fitting import Options
-
-    second = model().fit_prepared(prepared, roles, Options(epochs=EPOCHS, seed=5, progress=False))
-    assert same(weights(fitted.members[1]), weights(second))
-    assert not same(weights(fitted.members[1]), weights(fitted.members[2]))
-    assert "3 fits" in repr(fitted)
-    assert "fits" not in repr(alone)
-
-
-def test_a_single_fit_has_itself_as_member_and_forgets_an_earlier_ensemble(cells):
-    vae = model().fit(cells, epochs=1, ensemble=2, progress=False)
-    assert len(vae.members) == 2
-    vae.fit(cells, epochs=1, progress=False)
-    (only,) = vae.members
-    assert same(weights(vae), weights(only))
-    with pytest.raises(InputError, match="call fit"):
-        _ = model().members
-
-
-def test_an_ensemble_of_none_is_refused(cells):
-    with pytest.raises(InputError, match="1 fit or more"):
-        model().fit(cells, ensemble=0, progress=False)
-
-
-def test_an_ensemble_comes_back_from_disk_whole(cells, fitted, tmp_path):
-    fitted.save(tmp_path / "model")
-    again = bv.load(tmp_path / "model")
-    assert len(again.members) == 3
-    for one, other in zip(fitted.members, again.members, strict=True):
-        assert same(weights(one), weights(other))
-        pd.testing.assert_frame_equal(one.history, other.history)
-        assert one.fitted.record == other.fitted.record
-    fitted.members[1].save(tmp_path / "one")
-    assert len(bv.load(tmp_path / "one").members) == 1
-
-
-def test_a_member_without_its_weights_is_refused(fitted, tmp_path):
-    from biovae import artifact
-
-    fitted.save(tmp_path / "model")
-    documents, tensors = artifact.read(tmp_path / "model", kind="model")
-    lost = {name: t for name, t in tensors.items() if not name.startswith("others.1.")}
-    artifact.write(tmp_path / "broken", documents, lost, kind="model")
-    with pytest.raises(ModelFileError, match="missing"):
-        bv.load(tmp_path / "broken")
-    documents["config"]["others"][0] = 7
-    artifact.write(tmp_path / "strange", documents, tensors, kind="model")
-    with pytest.raises(ModelFileError, match="recipe"):
-        bv.load(tmp_path / "strange")
-
-
-def test_each_fit_says_which_it_is(cells, capsys):
-    model().fit(cells, epochs=1, ensemble=2)
-    said = capsys.readouterr().err
-    assert "fit 1 of 2, seed 0" in said
-    assert "fit 2 of 2, seed 1" in said
-    model().fit(cells, epochs=1)
-    assert "fit 1" not in capsys.readouterr().err
-
-
-INTERRUPTED = """
-import os, signal, sys, threading, time
-import biovae as bv
-from biovae.datasets import simulate
-from biovae.model import ensemble
-once = ensemble.fit
-def fit(recipe, prepared, roles, options):
-    if options.seed == 2:
-        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-        options = ensemble.replace(options, epochs=100_000)
-    return once(recipe, prepared, roles, options)
-ensemble.fit = fit
-adata = simulate(cells=150, genes=20, seed=0)
-vae = bv.VAE(bv.rna(), latent=2, hidden=8).fit(adata, epochs=3, ensemble=4, progress=False)
-print(len(vae.members), vae.fitted.record["interrupted"], vae.fitted.record["events"])
-"""
-
-
-def test_an_interrupt_keeps_the_fits_that_are_whole():
-    found = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120, check=True)
-    assert found.stdout.startswith("2 False"), found.stdout + found.stderr
-    assert "interrupted in fit 3 of 4: it was dropped" in found.stdout
-
-
-def test_an_ensemble_with_checkpoints_resumes_to_the_same_weights(cells, tmp_path):
-    whole = model().fit(cells, epochs=3, ensemble=2, progress=False)
-    kept = model().fit(cells, epochs=3, ensemble=2, checkpoints=tmp_path / "c", progress=False)
-    assert {p.name for p in (tmp_path / "c").iterdir() if p.is_dir()} >= {"fit-2"}
-    again = model().fit(cells, epochs=3, ensemble=2, checkpoints=tmp_path / "c", resume=True, progress=False)
-    longer = model().fit(cells, epochs=3, ensemble=3, checkpoints=tmp_path / "c", resume=True, progress=False)
-    for a, b, c, d in zip(whole.members, kept.members, again.members, longer.members, strict=False):
-        assert same(weights(a), weights(b))
-        assert same(weights(a), weights(c))
-        assert same(weights(a), weights(d))
-    assert len(longer.members) == 3
 
 
 # maps by hand

@@ -82,6 +82,7 @@ def fit(  # noqa: PLR0913 - the options of a command
     batch_size: Annotated[int | None, typer.Option(min=1, help="Observations per step.")] = None,
     seed: Seed = 0,
     ensemble: Annotated[int, typer.Option(min=1, help="Fits with seeds from --seed upwards: what is stable?")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="Fits at a time; default: one a core.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
     validation: Annotated[str, typer.Option(help="A fraction, or a boolean column of obs.")] = "0.1",
     test: Annotated[str | None, typer.Option(help="Boolean column of obs: never seen in training.")] = None,

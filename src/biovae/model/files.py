@@ -8,8 +8,9 @@ recipe builds before one of them is used. Further fits of an ensemble stand in t
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 import torch
 from pydantic import ValidationError
@@ -25,6 +26,8 @@ from biovae.recipe import Recipe
 from biovae.schema import Schema
 
 KIND = "model"
+
+Packed: TypeAlias = tuple[dict[str, Any], dict[str, np.ndarray]]  # what a fit says of itself, and its weights
 
 
 def save(recipe: Architecture, fits: Sequence[Fitted], path: Path | str, *, overwrite: bool = False) -> None:
@@ -58,6 +61,19 @@ def load(path: Path | str, parts: Sequence[type[Recipe]] = ()) -> tuple[Architec
     _check(weights, tensors, path)
     weights.load_state_dict(tensors)
     return recipe, tuple(fits)
+
+
+def pack(fitted: Fitted) -> Packed:
+    """A fit as plain values, for another process."""
+    return _told(fitted), {name: tensor.numpy() for name, tensor in _weights([fitted]).state_dict().items()}
+
+
+def unpack(recipe: Architecture, schema: Schema, packed: Packed) -> Fitted:
+    """The fit that was packed."""
+    told, arrays = packed
+    fitted = _blank(recipe, schema, told)
+    _weights([fitted]).load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return fitted
 
 
 def _told(fitted: Fitted) -> dict[str, Any]:

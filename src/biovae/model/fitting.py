@@ -29,7 +29,7 @@ from biovae.schema import Schema
 from biovae.training import devices, plan
 from biovae.training.checkpoints import Checkpoints
 from biovae.training.loop import Progress, Trainer
-from biovae.training.progress import watch
+from biovae.training.progress import FITTING, watch
 from biovae.training.stopping import INTERRUPT, TERMINATE, stop_requests
 from biovae.training.streamed import Streamed
 
@@ -51,9 +51,15 @@ class Options:
     resume: bool = False
     progress: bool = True
     ensemble: int = 1
+    workers: int = 1
+    label: str = FITTING  # what a line of progress begins with
 
     def __post_init__(self) -> None:
-        for name, value, least in (("seed", self.seed, 0), ("batch_size", self.batch_size, 1)):
+        for name, value, least in (
+            ("seed", self.seed, 0),
+            ("batch_size", self.batch_size, 1),
+            ("workers", self.workers, 1),
+        ):
             if value is not None and value < least:
                 raise InputError(f"expected {name} of at least {least}, found {value}: give another.")
 
@@ -210,7 +216,7 @@ def _run(trainer: Trainer, identity: dict[str, str], options: Options) -> None:
         saved_at = trainer.progress.seconds
         try:
             threads = torch.get_num_threads() if trainer.step.device.type == "cpu" else 1
-            for p in watch(trainer, show=options.progress, threads=threads):
+            for p in watch(trainer, show=options.progress, threads=threads, label=options.label):
                 if keeper is not None and (p.seconds - saved_at >= SAVE_SECONDS or request.number):
                     _save(trainer, keeper, identity)
                     saved_at = p.seconds

@@ -92,6 +92,7 @@ class VAE(Architecture):
         resume: bool = False,
         progress: bool = True,
         ensemble: int = 1,
+        workers: int = 1,
     ) -> Self:
         """Check the data, train, keep the best weights. The data are not kept.
 
@@ -109,6 +110,8 @@ class VAE(Architecture):
             progress: Show a bar on a terminal, lines elsewhere.
             ensemble: Fit so many times, with seeds from `seed` upwards and one split. Verbs speak of the first fit;
                 `members` are all of them, and `bv.tl.stability` says what they agree on.
+            workers: Fits of an ensemble side by side, in processes of their own that share the data; see
+                `model.several`. Each has its share of the cores.
 
         Raises:
             InputError: The data cannot be fitted as given.
@@ -118,7 +121,7 @@ class VAE(Architecture):
         prepared = self.prepare(data, held_out=held_out)
         roles = self.roles(data, prepared, validation=validation, held_out=held_out, seed=seed)
         folder = None if checkpoints is None else Path(checkpoints)
-        options = Options(epochs, batch_size, rate, seed, device, folder, resume, progress, ensemble)
+        options = Options(epochs, batch_size, rate, seed, device, folder, resume, progress, ensemble, workers)
         return self.fit_prepared(prepared, roles, options)
 
     def prepare(self, data: Data, *, held_out: np.ndarray | None = None) -> Prepared:

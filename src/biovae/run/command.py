@@ -18,6 +18,7 @@ from biovae.errors import InputError, closest
 from biovae.modalities import Modality, binary, continuous, rna
 from biovae.model import VAE
 from biovae.model.fitting import Options
+from biovae.model.several import cores
 from biovae.run.findings import OWN
 from biovae.run.folder import Request, Say, fit_run, judged, writable, write_page
 from biovae.run.metrics import sha256
@@ -25,6 +26,7 @@ from biovae.run.opening import data_of, open_data, open_model, opened, roles_of
 from biovae.tools.pp import check
 from biovae.training.plan import Epochs
 
+LARGE = 2**22  # values: a fit of fewer is done before a process for it has begun
 BATCH = "batch"  # the covariate that tells files apart
 USUAL = {
     "size_factor": None, "depth": 1, "beta": 1.0, "prior": "standard_normal", "latent": 10, "likelihood": None,
@@ -44,6 +46,7 @@ def fit_from_options(o: dict[str, Any], command: str, say: Say) -> Verdict:
         checkpoints=Path(o["out"]) / "checkpoints",
         resume=o["resume"],
         ensemble=o["ensemble"],
+        workers=_workers(o, data),
     )
     request = Request(
         data=data,
@@ -59,6 +62,12 @@ def fit_from_options(o: dict[str, Any], command: str, say: Say) -> Verdict:
         root=(o["root"],) if isinstance(o["root"], str) else tuple(o["root"] or ()),
     )
     return fit_run(request, say)
+
+
+def _workers(o: dict[str, Any], data: AnnData | MuData) -> int:
+    """As many fits side by side as there are cores, unless told otherwise; one at a time where processes cost more."""
+    pays = o["device"] == "cpu" and data.n_obs * data.n_vars >= LARGE
+    return min(o["workers"] or (cores() if pays else 1), o["ensemble"])
 
 
 def described(o: dict[str, Any]) -> tuple[AnnData | MuData, VAE, list[str]]:

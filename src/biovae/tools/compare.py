@@ -24,11 +24,11 @@ from biovae.model import VAE
 from biovae.model.evidence import CALIBRATED, Evidence, calibrate
 from biovae.model.fitting import Options
 from biovae.model.inference import bounds, predictive
+from biovae.model.several import several
 from biovae.noise import Noise
 from biovae.schema import Support
 from biovae.tools.latent import linear
 from biovae.tools.likelihoods import BOUND, COUNTS, SAMPLES, THINNED, halves
-from biovae.tools.several import several
 from biovae.training.plan import Epochs
 
 Models = VAE | Mapping[str, VAE]
@@ -62,7 +62,7 @@ def compare(  # noqa: PLR0913 - a user's door
         test: Fraction of observations that no fit sees, and that are scored.
         seeds: A fit of every model for each of them. The first one splits and thins the data.
         epochs: Of each fit.
-        workers: Fits side by side, in processes of their own; see `tools.several`.
+        workers: Fits side by side, in processes of their own; see `model.several`.
         progress: Show each fit.
 
     Returns:
@@ -74,7 +74,7 @@ def compare(  # noqa: PLR0913 - a user's door
     asked = candidates(models, likelihoods, latents)
     if not len(seeds):
         raise InputError("expected one seed at least, found none: leave seeds at (0,).")
-    again = partial(_Trial, asked, data, (test, seeds[0], epochs), progress=progress and workers == 1)
+    again = partial(_Trial, asked, data, (test, seeds[0], epochs), progress=progress)
     trial = again()
     jobs = {f"{name}, seed {seed}": (name, seed) for name in asked for seed in seeds}
     results = dict(several(trial, jobs, again=again, workers=workers, progress=progress))
@@ -119,7 +119,8 @@ class _Trial:
     def __call__(self, job: tuple[str, int]) -> _Found | None:
         name, seed = job
         vae, (given, scored) = self.candidates[name].variant(), self.parts(name)
-        vae.fit_prepared(given, self.roles, Options(epochs=self.epochs, seed=seed, progress=self.progress))
+        label = f"{name}, seed {seed}"
+        vae.fit_prepared(given, self.roles, Options(epochs=self.epochs, seed=seed, progress=self.progress, label=label))
         fitted, rows, noise = vae.fitted, torch.from_numpy(self.rows), Noise(self.seed)
         if fitted.record["interrupted"]:
             return None

@@ -33,13 +33,13 @@ from biovae.model import VAE
 from biovae.model.evidence import Evidence
 from biovae.model.fitting import Options
 from biovae.model.inference import minibatches, predictive, rows_at_once
+from biovae.model.several import several
 from biovae.noise import Noise
 from biovae.posteriors import Diagonal
 from biovae.schema import Support
 from biovae.tools.labels import complete
 from biovae.tools.latent import linear
 from biovae.tools.likelihoods import BOUND, SAMPLES, THINNED, halves
-from biovae.tools.several import several
 from biovae.training.plan import Epochs
 
 BETAS = (0.03, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -77,7 +77,7 @@ def sweep(  # noqa: PLR0913 - a user's door
         test: Fraction of observations that no fit sees, and that are scored.
         seeds: A fit of every beta for each of them; differences between betas mean little where seeds differ as much.
         epochs: Of each fit.
-        workers: Fits side by side, in processes of their own; see `tools.several`.
+        workers: Fits side by side, in processes of their own; see `model.several`.
         progress: Show each fit.
         keep: A CSV file for the numbers of the fits, written anew after each of them.
 
@@ -86,7 +86,7 @@ def sweep(  # noqa: PLR0913 - a user's door
     """
     jobs = _jobs(betas, seeds)
     how = (test, seeds[0], epochs)
-    again = partial(_Trial, vae.variant(), data, (labels, factors), how, progress=progress and workers == 1)
+    again = partial(_Trial, vae.variant(), data, (labels, factors), how, progress=progress)
     trial = again()
     rows: list[Row] = []
     scores = []
@@ -129,7 +129,8 @@ class _Trial:
     def __call__(self, job: tuple[float, int]) -> tuple[Row, np.ndarray] | None:
         beta, seed = job
         candidate = self.vae.variant(beta=beta)
-        options = Options(epochs=self.epochs, seed=seed, progress=self.progress)
+        label = f"beta {beta:g}, seed {seed}"
+        options = Options(epochs=self.epochs, seed=seed, progress=self.progress, label=label)
         candidate.fit_prepared(self.prepared, self.roles, options)
         if candidate.fitted.record["interrupted"]:
             return None

@@ -1,6 +1,7 @@
 """What a person sees while a model trains: a bar on a terminal, a line now and then elsewhere."""
 
 import math
+import multiprocessing
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ from biovae.training.crowding import Crowding
 from biovae.training.loop import Progress
 
 PATIENCE = 2.0  # seconds without a word
+FITTING = "fitting"
 SLOW_START = "compiling loops, once per installation"
 
 Part = TypeVar("Part")
@@ -31,32 +33,34 @@ class Watched(Protocol):
         """Whether that is how many they will be."""
 
 
-def watch(run: Watched, *, show: bool, threads: int = 1) -> Iterable[Progress]:
+def watch(run: Watched, *, show: bool, threads: int = 1, label: str = FITTING) -> Iterable[Progress]:
     """The steps of a run, shown as they pass.
 
     Args:
         run: A run about to start or to continue.
         show: False for silence.
         threads: Of this machine's cores that work on a step together; where others keep them busy, that is said.
+        label: What lines and bars begin with. There is no bar in a process beside others, which write lines as well.
     """
     if not show:
         return run.run()
     crowding = Crowding(threads)
-    return _bar(run, crowding) if sys.stderr.isatty() else _lines(run, crowding)
+    alone = multiprocessing.parent_process() is None
+    return _bar(run, crowding, label) if alone and sys.stderr.isatty() else _lines(run, crowding, label)
 
 
-def _bar(run: Watched, crowding: Crowding) -> Iterator[Progress]:
+def _bar(run: Watched, crowding: Crowding, label: str) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("fitting"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
+    columns = (TextColumn(label, markup=False), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as bar:
         task = bar.add_task("fit", total=_total(run), completed=run.progress.step, said="")
         for p in _patiently(run, lambda: bar.update(task, said=SLOW_START)):
             bar.update(task, total=_total(run), completed=p.step, said=_summary(p))
             if said := crowding.look():
-                bar.console.print(f"fitting: {said}", markup=False, highlight=False)
+                bar.console.print(f"{label}: {said}", markup=False, highlight=False)
             yield p
 
 
@@ -65,15 +69,15 @@ def _total(run: Watched) -> int | None:
     return run.planned() if run.settled() else None
 
 
-def _lines(run: Watched, crowding: Crowding, every: float = 5.0) -> Iterator[Progress]:
+def _lines(run: Watched, crowding: Crowding, label: str = FITTING, every: float = 5.0) -> Iterator[Progress]:
     last, evaluations = time.monotonic(), len(run.progress.history)
-    for p in _patiently(run, lambda: print(f"fitting: {SLOW_START}", file=sys.stderr, flush=True)):
+    for p in _patiently(run, lambda: print(f"{label}: {SLOW_START}", file=sys.stderr, flush=True)):
         if len(p.history) > evaluations and time.monotonic() - last >= every:
             last, evaluations = time.monotonic(), len(p.history)
             most = "" if run.settled() else "at most "
-            print(f"fitting: step {p.step} of {most}{run.planned()}, {_summary(p)}", file=sys.stderr, flush=True)
+            print(f"{label}: step {p.step} of {most}{run.planned()}, {_summary(p)}", file=sys.stderr, flush=True)
         if said := crowding.look():
-            print(f"fitting: {said}", file=sys.stderr, flush=True)
+            print(f"{label}: {said}", file=sys.stderr, flush=True)
         yield p
 
 

@@ -1,21 +1,27 @@
 """Several fits: one after another, or side by side in processes of their own; a person sees how far they are.
 
 Whatever was finished before Ctrl-C is kept. Processes are started afresh (compiled loops do not survive a fork), so the
-script that asks for them needs the usual `if __name__ == "__main__":`, and each holds the data once more.
+script that asks for them needs the usual `if __name__ == "__main__":`, and none of them outlives this one.
 """
 
 import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from biovae.errors import InputError, Interrupted
+from biovae.training.stopping import GRACE
 
 Jobs = Mapping[str, Any]  # by the name under which a person is told of it
 Work = Callable[[Any], Any]  # of a job: fits, judges, returns what is kept; None where the fit was interrupted
@@ -71,10 +77,19 @@ def _in_turn(work: Work, jobs: Jobs) -> Results:
 
 
 def _side_by_side(again: Callable[[], Work], jobs: Jobs, workers: int) -> Results:
+    with TemporaryDirectory(prefix="biovae-") as folder:
+        # In a file: what a process is given at its start goes through a pipe that it reads once everything is imported,
+        # and until then no other one would be started.
+        written = Path(folder) / "work"
+        written.write_bytes(ForkingPickler.dumps(again))
+        yield from _as_done(written, jobs, workers)
+
+
+def _as_done(written: Path, jobs: Jobs, workers: int) -> Results:
     threads = max(1, cores() // workers)
     others = set(multiprocessing.active_children())
-    afresh = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=afresh, initializer=_begin, initargs=(again, threads))
+    afresh, begin = multiprocessing.get_context("spawn"), (written, threads, os.getpid())
+    pool = ProcessPoolExecutor(workers, mp_context=afresh, initializer=_begin, initargs=begin)
     try:
         tasks = {pool.submit(_do, job): name for name, job in jobs.items()}
         for task in as_completed(tasks):
@@ -82,9 +97,10 @@ def _side_by_side(again: Callable[[], Work], jobs: Jobs, workers: int) -> Result
     except BrokenProcessPool as error:
         raise InputError(
             f"expected {workers} worker processes that last, found one that ended: in a script, put the call under "
-            "if __name__ == '__main__':, or use workers=1, which also takes less memory."
+            "if __name__ == '__main__':, and parts of your own into a module; or use workers=1, which also takes less "
+            "memory."
         ) from error
-    except BaseException:  # Ctrl-C, or nobody waits for the rest any more
+    except BaseException:  # Ctrl-C, a fit that failed, or nobody waits for the rest any more
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
         raise
@@ -92,16 +108,29 @@ def _side_by_side(again: Callable[[], Work], jobs: Jobs, workers: int) -> Result
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(again: Callable[[], Work], threads: int) -> None:
+def _begin(written: Path, threads: int, parent: int) -> None:
     """Ready a worker. Ctrl-C reaches it too, and is for the parent to act on."""
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
-    _work = again()
+    _work = ForkingPickler.loads(written.read_bytes())()
+
+
+def _follow(parent: int) -> None:
+    """End with the parent, were it killed: nobody else would end a worker, or have use for what it does."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    while True:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(2 * GRACE)  # to write a checkpoint
 
 
 def _do(job: Any) -> Any:
-    return None if _work is None else _work(job)
+    try:
+        return None if _work is None else _work(job)
+    except Interrupted as stopped:  # its checkpoint is written, and the next job, which waits already, not for here
+        os._exit(stopped.exit_code)
 
 
 def _say(sentence: str) -> None:
