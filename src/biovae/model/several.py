@@ -50,6 +50,8 @@ def several(
         raise InputError(f"expected 1 worker at least, found {workers}: leave it at 1, or give the number of cores.")
     done, workers = 0, min(workers, len(jobs))
     results = _in_turn(work, jobs) if workers == 1 else _side_by_side(again, jobs, workers)
+    if progress and workers > 1:
+        _say(f"{len(jobs)} fits, {workers} at a time, in processes that start now")
     try:
         for name, result in results:
             if result is None:
