@@ -111,7 +111,7 @@ def test_pca_of_what_was_measured_stands_beside_the_model(evidence, cells):
 def test_depth_leaks_are_sought_where_there_is_depth(evidence):
     lines = {line.name: line for line in verdict(evidence).lines}
     assert str(next(line for name, line in lines.items() if name.startswith("leakage of library")).state) != "broken"
-    assert np.isfinite(evidence.linear).all()
+    assert np.isfinite(evidence.linear(evidence.observations.carriers(0).numpy())).all()
 
 
 def test_groups_are_compared_where_they_were_measured(vae, cells):

@@ -46,6 +46,11 @@ class SparseCounts(NamedTuple):
         x = value.new_zeros(self.shape[0] * self.shape[1])
         return x.index_add_(0, self.flat, value).view(self.shape)
 
+    def scipy(self) -> scipy.sparse.csr_array:
+        """The minibatch for the wing that knows no tensors."""
+        parts = (self.value.cpu().numpy(), (self.row.cpu().numpy(), self.column.cpu().numpy()))
+        return scipy.sparse.csr_array(parts, shape=self.shape)
+
     def total(self) -> Float[Tensor, "obs 1"]:
         """The sum of each row."""
         return self.value.new_zeros(self.shape[0]).index_add_(0, self.row, self.value).unsqueeze(1)
@@ -264,9 +269,9 @@ class Observations:
         return Observations(x, exposure, present, self.covariates.to(device))
 
 
-def plain(x: SparseMatrix | Tensor) -> scipy.sparse.csr_array | np.ndarray:
+def plain(x: SparseMatrix | SparseCounts | Tensor) -> scipy.sparse.csr_array | np.ndarray:
     """The values of one modality for the wing that knows no tensors."""
-    return x.scipy() if isinstance(x, SparseMatrix) else x.cpu().numpy()
+    return x.cpu().numpy() if isinstance(x, Tensor) else x.scipy()
 
 
 def dense(x: SparseCounts | Tensor) -> Float[Tensor, "... features"]:

@@ -126,19 +126,16 @@ class Evidence:
         """Communities of the latent neighbour graph of all observations."""
         return leiden(self.moments.mean, seed=self.seed)
 
-    @cached_property
-    def linear(self) -> Float[np.ndarray, "obs components"] | None:
-        """PCA's scores of the first modality's depth-normalised counts, 0 (its mean) of what does not carry it.
+    def linear(self, rows: Int[np.ndarray, "rows"]) -> Float[np.ndarray, "rows components"] | None:
+        """PCA of depth-normalised counts of the first modality among these rows, which carry it.
 
-        None for values without depth.
+        None for values without depth, and where there is too little to take components of.
         """
-        exposure, values = self.observations.exposure[0], plain(self.observations.x[0])
+        here = self.observations.batch(torch.from_numpy(rows))
+        values, exposure = plain(here.x[0]), here.exposure[0]
         if exposure is None or min(values.shape) < 2:
             return None
-        carriers = np.zeros(len(self.observations), dtype=bool)
-        carriers[self.observations.carriers(0).numpy()] = True
-        base = pca(log_normalise(values, exposure[:, 0].numpy()), self.recipe.latent, self.seed, carriers)
-        return np.where(carriers[:, None], base.scores, 0)
+        return pca(log_normalise(values, exposure[:, 0].numpy()), self.recipe.latent, self.seed).scores
 
     @cached_property
     def calibration(self) -> Calibration:

@@ -60,9 +60,8 @@ def _leaks(e: Evidence) -> list[d.Line]:
     exposure = e.observations.exposure[0]
     if exposure is not None:
         with_depth = e.observations.carriers(0, torch.from_numpy(rows)).numpy()
-        linear = None if e.linear is None else e.linear[with_depth]
         depth = exposure[with_depth, 0].log().numpy()
-        lines.append(d.library(z[with_depth], depth, e.clusters[with_depth], e.seed, linear))
+        lines.append(d.library(z[with_depth], depth, e.clusters[with_depth], e.seed, e.linear(with_depth)))
     start = 0
     for covariate in e.fitted.schema.covariates:
         columns = e.observations.covariates[:, start : start + covariate.width].numpy()[rows]
