@@ -113,7 +113,7 @@ def test_the_metric_is_differentiated_through_the_decoder(modality):
     metric, size = _metric(latent(vae, data), None), np.full(3, 0.5)
     curve = np.linspace(-1, 1, 27).reshape(9, 3)
     energy, gradient = metric.energy(curve, size)
-    again, expected = replace(metric, pull=None).energy(curve, size)
+    again, expected = replace(metric, lift=None).energy(curve, size)
     assert energy == again
     np.testing.assert_allclose(gradient, expected, rtol=0.02, atol=0.01 * np.abs(expected).max())
 

@@ -69,7 +69,7 @@ from biovae.analysis.oddities.shift import Shift, energy
 from biovae.analysis.space.density import Density, PriorSupport, density, prior_support
 from biovae.analysis.space.exclusion import exclusive_pairs
 from biovae.analysis.space.holes import Holes, holes
-from biovae.analysis.space.path import Curve, Features, Metric, distances, geodesic, straight
+from biovae.analysis.space.path import Curve, Features, Lift, Metric, Pull, distances, geodesic, straight
 from biovae.analysis.space.plausibility import Doubt, Judge, judge
 from biovae.analysis.space.prototype import Prototype, prototype
 from biovae.analysis.space.shores import Rise, rise
@@ -104,6 +104,7 @@ __all__ = [
     "Imputer",
     "Judge",
     "Judged",
+    "Lift",
     "Metric",
     "NeighbourGraph",
     "Null",
@@ -111,6 +112,7 @@ __all__ = [
     "Predicted",
     "PriorSupport",
     "Prototype",
+    "Pull",
     "Question",
     "References",
     "Response",

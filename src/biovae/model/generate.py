@@ -71,24 +71,20 @@ def decode(
     return torch.cat(parts).cpu().numpy()
 
 
-def pull(
-    network: Network,
-    schema: Schema,
-    z: Float[np.ndarray, "rows latent"],
-    v: Float[np.ndarray, "rows features"],
-    at: At,
-    unit: Callable[[Tensor], Tensor],
-) -> Float[np.ndarray, "rows latent"]:
-    """J(z)' v, J being the derivative of unit(decode(z)): which way z moves what v weighs."""
+def lift(
+    network: Network, schema: Schema, z: Float[np.ndarray, "rows latent"], at: At, unit: Callable[[Tensor], Tensor]
+) -> tuple[Float[np.ndarray, "rows features"], Callable[[np.ndarray], np.ndarray]]:
+    """unit(decode(z)), and what pulls v, (rows, features), back to J(z)' v, (rows, latent): which way z moves it."""
     m, library, covariates = at
     network.eval()
     chosen = averaged_rows(schema) if covariates == "average" else design_row(schema, covariates).unsqueeze(0)
-    size, found = max(1, ELEMENTS // network.parts[m].features), []
-    for rows, weights in zip(*(torch.as_tensor(x, dtype=torch.float32).split(size) for x in (z, v)), strict=True):
-        place = rows.clone().requires_grad_()
-        moved = unit(_averaged(network, place, chosen, m, library).cpu())
-        found.append(torch.autograd.grad(moved, place, weights)[0])
-    return torch.cat(found).numpy().astype(np.float64)
+    place = torch.as_tensor(z, dtype=torch.float32).clone().requires_grad_()
+    f = unit(_averaged(network, place, chosen, m, library).cpu())
+
+    def back(v: np.ndarray) -> np.ndarray:
+        return torch.autograd.grad(f, place, torch.as_tensor(v, dtype=torch.float32))[0].numpy().astype(np.float64)
+
+    return f.detach().numpy(), back
 
 
 def _averaged(network: Network, z: Tensor, chosen: Tensor, m: int, library: float | None) -> Tensor:

@@ -11,11 +11,11 @@ from anndata import AnnData
 from jaxtyping import Float
 from mudata import MuData
 
-from biovae.analysis import Curve, Metric, central, distances, geodesic, limits, straight, switches
+from biovae.analysis import Curve, Metric, Pull, central, distances, geodesic, limits, straight, switches
 from biovae.errors import InputError, closest
 from biovae.model import VAE
 from biovae.model.doubt import last_weights
-from biovae.model.generate import At, Wanted, pull
+from biovae.model.generate import At, Wanted, lift
 from biovae.model.lastlayer import LastWeights, with_weights
 from biovae.schema import Support
 from biovae.tools.labels import quantities
@@ -137,10 +137,10 @@ def _metric(given: Latent, modality: str | None) -> Metric:
     def f(z: np.ndarray) -> np.ndarray:
         return unit(torch.from_numpy(vae.decode(z, modality=modality, library=PER))).numpy()
 
-    def pulled(z: np.ndarray, v: np.ndarray) -> np.ndarray:
-        return pull(vae.network, vae.schema, z, v, at, unit)
+    def lifted(z: np.ndarray) -> tuple[np.ndarray, Pull]:
+        return lift(vae.network, vae.schema, z, at, unit)
 
-    return Metric(f, given.q, pull=pulled)
+    return Metric(f, given.q, lift=lifted)
 
 
 def _place(

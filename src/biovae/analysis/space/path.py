@@ -20,7 +20,9 @@ arXiv:1809.04747 (discrete spline energy); Arvanitidis et al. 2022, arXiv:2106.0
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import scipy.optimize
@@ -34,9 +36,8 @@ from biovae.analysis.space.route import edges, equal_steps, shortest, way
 from biovae.errors import InputError
 
 Features = Callable[[Float[np.ndarray, "points latent"]], Float[np.ndarray, "points features"]]
-Pull = Callable[
-    [Float[np.ndarray, "points latent"], Float[np.ndarray, "points features"]], Float[np.ndarray, "points latent"]
-]
+Pull = Callable[[Float[np.ndarray, "points features"]], Float[np.ndarray, "points latent"]]
+Lift = Callable[[Float[np.ndarray, "points latent"]], tuple[Float[np.ndarray, "points features"], Pull]]
 
 STEPS = 41  # points of a curve
 KNOTS = 8  # of the spline, ends included
@@ -44,7 +45,8 @@ K = 10  # neighbours in the graph
 NODES = 1500  # observations in it
 ELEMENTS = 2**22  # differences of features held at once
 DIFFERENCE = 1e-2  # step of the numerical derivative, of the width of a kernel
-ITERATIONS = 60  # of L-BFGS
+ITERATIONS = 60  # of L-BFGS, or until the energy falls by less than this share: lengths are then off by 1 in 2,000
+FALL = 1e-5
 PENALTY = 0.5  # per nat outside the support
 
 
@@ -56,14 +58,14 @@ class Metric:
         f: The features in which lengths are measured.
         q: The density; None, or a penalty of 0, leaves it out.
         penalty: Per nat below log q_low.
-        pull: J(z)' v of points and vectors (points, features); None takes differences of f, at 2 latent + 1 times the
-            cost of f.
+        lift: f(z) of points, and what pulls vectors (points, features) back: v to J(z)' v. None takes differences of f,
+            at 2 latent + 1 times the cost of f.
     """
 
     f: Features
     q: Density | None = None
     penalty: float = PENALTY
-    pull: Pull | None = None
+    lift: Lift | None = None
 
     def cost(self, z: Float[np.ndarray, "points latent"]) -> Float[np.ndarray, "points"]:
         """w(z) = 1 + penalty * max(0, log q_low - log q(z))."""
@@ -71,12 +73,15 @@ class Metric:
             return np.ones(len(z))
         return 1 + self.penalty * np.maximum(self._low - self.q.log_density(z), 0)
 
-    def slope(self, z: Float[np.ndarray, "points latent"]) -> Float[np.ndarray, "points latent"]:
-        """Derivative of w."""
-        if self.q is None or self.penalty == 0:
-            return np.zeros_like(z)
-        outside = self.q.log_density(z) < self._low
-        return -self.penalty * outside[:, None] * self.q.gradient(z)
+    def toll(
+        self, z: Float[np.ndarray, "points latent"]
+    ) -> tuple[Float[np.ndarray, "points"], Float[np.ndarray, "points latent"]]:
+        """w, and its derivative."""
+        w, slope = self.cost(z), np.zeros_like(z)
+        outside = w > 1
+        if self.q is not None and outside.any():
+            slope[outside] = -self.penalty * self.q.gradient(z[outside])
+        return w, slope
 
     def edge(
         self, nodes: Float[np.ndarray, "nodes latent"], pairs: Int[np.ndarray, "edges 2"]
@@ -90,29 +95,35 @@ class Metric:
         """What f moves at each step of a curve, without w."""
         return np.linalg.norm(np.diff(_wide(self.f(curve)), axis=0), axis=1)
 
-    @property
+    @cached_property
     def _low(self) -> float:
         return float(np.quantile(self.q.reference, LEVEL)) if self.q is not None else -np.inf
 
     def energy(
         self, curve: Float[np.ndarray, "steps latent"], size: Float[np.ndarray, "latent"]
     ) -> tuple[float, Float[np.ndarray, "steps latent"]]:
-        """E of a curve and its derivative by every point; without `pull` numerically, by a fraction of `size`."""
-        f = _wide(self.f(curve))
+        """E of a curve and its derivative by every point; without `lift` numerically, by a fraction of `size`."""
+        f, back = self._lifted(curve, size)
         step = np.diff(f, axis=0)
         square = (step**2).sum(1)
         middle = (curve[1:] + curve[:-1]) / 2
-        w = self.cost(middle)
+        w, slope = self.toll(middle)
         count = len(step)
         pull = 2 * count * (w**2)[:, None] * step
         force = np.zeros_like(f)
         force[1:] += pull
         force[:-1] -= pull
-        gradient = _pulled(self.f, curve, force, size) if self.pull is None else self.pull(curve, force)
-        climb = count * (w * square)[:, None] * self.slope(middle)  # 2 w w' / 2, the middle moves by half
+        gradient = back(force)
+        climb = count * (w * square)[:, None] * slope  # 2 w w' / 2, the middle moves by half
         gradient[1:] += climb
         gradient[:-1] += climb
         return float(count * (w**2 @ square)), gradient
+
+    def _lifted(self, z: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, Pull]:
+        if self.lift is None:
+            return _wide(self.f(z)), lambda v: _pulled(self.f, z, v, size)
+        f, back = self.lift(z)
+        return _wide(f), back
 
 
 @dataclass(frozen=True)
@@ -176,26 +187,38 @@ def geodesic(
     Raises:
         InputError: The points differ in dimension, or one is not finite.
     """
-    nodes, ends = finite(nodes), finite(np.stack([np.ravel(start), np.ravel(end)]))
-    if nodes.shape[1] != ends.shape[1]:
-        raise InputError(f"expected ends with {nodes.shape[1]} coordinates, found {ends.shape[1]}: use one space.")
-    size = nodes.std(0) + np.finfo(np.float64).tiny if metric.q is None else np.sqrt(metric.q.variance.mean(0))
-    guesses = [equal_steps(g, steps) for g in (through(metric, ends, nodes, seed), ends)]
+    return _geodesic(metric, finite(np.stack([np.ravel(start), np.ravel(end)])), _net(metric, nodes, seed), steps)
+
+
+def _geodesic(metric: Metric, ends: np.ndarray, net: "_Net", steps: int) -> Curve:
+    if net.nodes.shape[1] != ends.shape[1]:
+        raise InputError(f"expected ends with {net.nodes.shape[1]} coordinates, found {ends.shape[1]}: use one space.")
+    size = net.nodes.std(0) + np.finfo(np.float64).tiny if metric.q is None else np.sqrt(metric.q.variance.mean(0))
+    guesses = [equal_steps(guess, steps) for guess in (net.through(ends), ends)]
     refined = [_refined(metric, guess, size) for guess in guesses]
     best = min(refined, key=lambda curve: metric.energy(curve, size)[0])
     return _curve(metric, best)
 
 
-def through(
-    metric: Metric, ends: Float[np.ndarray, "two latent"], nodes: Float[np.ndarray, "obs latent"], seed: int = 0
-) -> Float[np.ndarray, "steps latent"]:
-    """The shortest way in the neighbour graph of the observations, from the first end to the second."""
-    rows = np.sort(np.random.default_rng(seed).permutation(len(nodes))[:NODES])
-    kept = nodes[rows]
-    first, last = cdist(ends, kept).argmin(1)
+class _Net(NamedTuple):
+    """The neighbour graph of observations, and what its edges cost: the shortest way in it is a first guess."""
+
+    nodes: Float[np.ndarray, "nodes latent"]
+    pairs: Int[np.ndarray, "edges 2"]
+    cost: Float[np.ndarray, "edges"]
+
+    def through(self, ends: Float[np.ndarray, "two latent"]) -> Float[np.ndarray, "steps latent"]:
+        """The shortest way from the first end to the second."""
+        first, last = cdist(ends, self.nodes).argmin(1)
+        _, before = shortest(len(self.nodes), self.pairs, self.cost, int(first))
+        return np.concatenate([ends[:1], self.nodes[way(before, int(last))], ends[1:]])
+
+
+def _net(metric: Metric, nodes: Float[np.ndarray, "obs latent"], seed: int) -> _Net:
+    nodes = finite(nodes)
+    kept = nodes[np.sort(np.random.default_rng(seed).permutation(len(nodes))[:NODES])]
     pairs = edges(kept, K)
-    _, before = shortest(len(kept), pairs, metric.edge(kept, pairs), int(first))
-    return np.concatenate([ends[:1], kept[way(before, int(last))], ends[1:]])
+    return _Net(kept, pairs, metric.edge(kept, pairs))
 
 
 def distances(
@@ -209,9 +232,10 @@ def distances(
 
     `pairs` says between which, 0 is left between others; None means all.
     """
+    points, net = finite(points), _net(metric, nodes, seed)
     found = np.zeros((len(points), len(points)))
     for a, b in combinations(range(len(points)), 2) if pairs is None else pairs:
-        found[a, b] = found[b, a] = geodesic(metric, points[a], points[b], nodes, seed=seed).length
+        found[a, b] = found[b, a] = _geodesic(metric, points[[a, b]], net, STEPS).length
     return found
 
 
@@ -229,7 +253,9 @@ def _refined(metric: Metric, curve: np.ndarray, size: np.ndarray) -> np.ndarray:
         return energy, ((basis.T @ gradient)[1:-1] * size).ravel()
 
     start = (at[1:-1] / size).ravel()
-    found = scipy.optimize.minimize(value, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
+    found = scipy.optimize.minimize(
+        value, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS, "ftol": FALL}
+    )
     return basis @ np.concatenate([at[:1], found.x.reshape(-1, latent) * size, at[-1:]])
 
 
