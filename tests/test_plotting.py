@@ -747,5 +747,8 @@ def test_the_least_stable_groups_come_first_and_are_told_apart():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a (10)", "c (30)", "b (20)"]
     assert legend(ax) == ["clusters", "clusters, not stable", "neighbours"]
     assert len(pl.stability(frame, most=2).get_yticklabels()) == 2
+    named = pl.stability(frame.assign(apart=[0.9, 0.8, 0.1]))
+    assert [label.get_text() for label in named.get_yticklabels()] == ["a (10)", "b (20)", "c (30)"]
+    assert legend(named)[0] == "apart in the worst fit"
     with pytest.raises(InputError, match="stable"):
         pl.stability(frame.drop(columns="stable"))

@@ -25,6 +25,7 @@ from biovae.analysis import (
     together,
     trajectory,
 )
+from biovae.analysis.models.agreement import kept_apart
 from biovae.datasets import Scenario, Technical, simulate
 from biovae.errors import InputError
 from biovae.tools.trajectory import root_rows
@@ -121,7 +122,7 @@ def test_maps_that_differ_by_a_rotation_agree_on_all():
     assert found.groups["observations"].tolist() == [60] * 4
     np.testing.assert_allclose(found.cells["between"], 0, atol=1e-6)
     np.testing.assert_allclose(found.dimensions["kept"], 1)
-    assert "All 4 groups are found again in every fit (worst 1.00)" in str(found)
+    assert "All 4 clusters are found again in every fit (worst 1.00)" in str(found)
 
 
 def falling_apart():
@@ -140,11 +141,46 @@ def test_a_cluster_that_falls_apart_is_named_with_what_it_goes_over_into():
     assert found.groups.loc["c", "mixed"] == pytest.approx(1 / 3)
     assert found.groups.loc["a", "together"] == 1
     said = str(found)
-    assert "Not stable, and not to be reported" in said
-    assert "c (60 observations, 0.67, goes over into d)" in said
+    assert "Not apart from the others in every fit" in said
+    apart = found.groups.loc["c", "apart"]
+    assert 0.2 < apart < 0.5  # on one another half of the nearest are their own, a quarter by chance
+    assert f"c (60 observations, {apart:.2f}, goes over into d)" in said
     assert "a (60" not in said
     assert found.summary.loc["fits", "least"] == 3
     assert "3 to 4 clusters" in said
+
+
+def test_clusters_that_fall_apart_are_not_to_be_reported():
+    found = stability(falling_apart())
+    assert len(found.unstable) == 2
+    assert "Not found again at this resolution, and not to be reported" in str(found)
+    assert "apart" not in found.groups
+
+
+def test_named_groups_are_judged_by_their_neighbours_and_not_by_clusters():
+    """At a resolution where clusters are random pieces, groups that lie apart are apart all the same."""
+    named = np.array([*"abcd"])[KIND]
+    found = stability(
+        [turned(MAP, seed) + RNG.normal(0, 0.2, MAP.shape) for seed in range(3)], groups=named, resolution=9
+    )
+    assert (found.groups["clusters"] < 0.75).all()
+    assert not found.unstable
+    assert "All 4 groups are apart from all others in every fit (worst 1.00)" in str(found)
+
+
+def test_how_far_a_group_is_apart_is_counted_in_neighbours():
+    z = np.array([0, 1, 2, 10, 11, 12.5, 2.6, 30])[:, None]
+    named = np.array([*"aaabbbac"])
+    index = np.argsort(np.abs(z - z.T) + 1e9 * np.eye(8), axis=1)[:, :4]
+    found = kept_apart(index, named)
+    shares = {name: [] for name in "abc"}
+    for i, own in enumerate(named):
+        near = index[i][: min(4, (named == own).sum() - 1)]
+        shares[own].append(np.mean(named[near] == own) if len(near) else 0)
+    for name, size in (("a", 4), ("b", 3), ("c", 1)):
+        chance = (size - 1) / 7
+        assert found[name] == pytest.approx((np.mean(shares[name]) - chance) / (1 - chance))
+    assert kept_apart(index, np.full(8, "a"))["a"] == 1
 
 
 def test_a_dimension_that_others_do_not_have_is_named():

@@ -23,7 +23,7 @@ def test_clear_types_are_found_again_and_limits_hold_the_truth(seed):
     found = bv.tl.stability(vae, adata, groups="cell_type", contrasts="cell_type", progress=False)
     assert found.summary.loc["fits", "clusters"] > 0.95
     assert not found.unstable
-    assert "All 5 groups are found again" in str(found)
+    assert "All 5 groups are apart from all others in every fit" in str(found)
     chance = found.k / (adata.n_obs - 1)
     assert found.summary.loc["fits", "neighbours"] > 10 * chance
 
@@ -45,7 +45,7 @@ def test_where_there_is_nothing_no_cluster_is_found_again(seed):
     found = bv.tl.stability(vae, adata, resolution=1.0, progress=False)
     assert len(found.groups) > 1
     assert not found.groups["stable"].any()
-    assert "Not stable, and not to be reported" in str(found)
+    assert "Not found again at this resolution, and not to be reported" in str(found)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from sklearn.metrics import adjusted_rand_score
 
 from biovae.analysis.neighbourhoods.clusters import communities, natural
@@ -36,12 +36,14 @@ class Agreement:
         neighbours: s of each observation, averaged over pairs.
         clusters: J of each observation, averaged over pairs.
         partitions: Name of the cluster of each observation, a row per map.
+        apart: See `kept_apart`, a row per map; None where no groups were named.
     """
 
     pairs: pd.DataFrame
     neighbours: Float[np.ndarray, "obs"]
     clusters: Float[np.ndarray, "obs"]
     partitions: np.ndarray
+    apart: pd.DataFrame | None = None
 
     def row(self) -> dict[str, float]:
         """Mean over pairs, and the pair that agrees least."""
@@ -52,7 +54,12 @@ class Agreement:
 
 
 def agreement(
-    maps: Iterable[Float[np.ndarray, "obs latent"]], *, k: int = K, resolution: float = RESOLUTION, seed: int = 0
+    maps: Iterable[Float[np.ndarray, "obs latent"]],
+    *,
+    k: int = K,
+    resolution: float = RESOLUTION,
+    seed: int = 0,
+    named: np.ndarray | None = None,
 ) -> Agreement:
     """Compare every map with every other.
 
@@ -61,6 +68,7 @@ def agreement(
         k: Neighbours.
         resolution: Of the clusters, see `leiden`.
         seed: Of the clusters, the same for all maps.
+        named: The group of each observation, to see whether groups are apart.
 
     Raises:
         InputError: There are not two maps, or they differ in their number of observations.
@@ -76,7 +84,22 @@ def agreement(
         pairs.append({"neighbours": float(shared.mean()), "clusters": float(rand)})
         near += shared
         grouped += same_cluster(partitions[a], partitions[b])
-    return Agreement(pd.DataFrame(pairs), near / len(pairs), grouped / len(pairs), partitions)
+    apart = None if named is None else pd.DataFrame([kept_apart(index, named) for index in indices])
+    return Agreement(pd.DataFrame(pairs), near / len(pairs), grouped / len(pairs), partitions, apart)
+
+
+def kept_apart(index: Int[np.ndarray, "obs k"], named: np.ndarray) -> pd.Series:
+    """Of each group, the share of its observations' nearest that are its own, beyond chance: 1 is apart, 0 is mixed.
+
+    A group of n has n - 1 neighbours of its own to give: of each of its observations so many are looked at, at most k.
+    """
+    names, member = np.unique(named, return_inverse=True)
+    size = np.bincount(member)
+    looked = np.arange(index.shape[1]) < (size[member] - 1)[:, None]
+    own = ((member[index] == member[:, None]) & looked).sum(1) / np.maximum(looked.sum(1), 1)
+    chance = (size - 1) / max(len(member) - 1, 1)
+    share = np.bincount(member, own) / size
+    return pd.Series(np.where(chance < 1, (share - chance) / np.where(chance < 1, 1 - chance, 1), 1.0), index=names)
 
 
 def same_cluster(a: Sequence[object] | np.ndarray, b: Sequence[object] | np.ndarray) -> Float[np.ndarray, "obs"]:

@@ -17,6 +17,7 @@ from biovae.analysis.neighbourhoods.neighbours import K, codes
 from biovae.errors import InputError
 
 STABLE = 0.75  # mean J of a group's observations, below which the group is not to be relied on (Hennig 2007)
+APART = 0.5  # of a named group's nearest, beyond chance: below, in the worst fit, its own are not most of them
 MIXED = 0.2  # of the pairs across two groups in one cluster: then one is said to go over into the other
 KEPT = 0.5  # share of a dimension's variance, below which it is called the seed's
 SILENT = 0.01  # variance of a dimension that the data do not move
@@ -34,7 +35,9 @@ class Stability:
             clusters found in one map.
         groups: A row per group: `observations`; `neighbours` and `clusters`, the same shares for its observations (see
             `agreement`); those of each reference; `together`, the chance that two of its observations share a cluster;
-            `mixes_with`, the group that it goes over into most, and the chance of that, `mixed`; `stable`.
+            `mixes_with`, the group that it goes over into most, and the chance of that, `mixed`; `stable`. Of groups
+            that were named, `apart` comes first, and decides: the lowest over fits of `kept_apart`. Clusters are judged
+            by `clusters`: they are another set in each fit.
         cells: A row per observation: `neighbours`, `clusters`, and the root mean square of its distance from its mean
             place over the aligned fits, `between`, beside what the posterior of a fit allows, `within` (latent units).
         dimensions: A row per dimension of the first fit: `spread`, its standard deviation, and `kept`, the share of the
@@ -94,14 +97,21 @@ class Stability:
         if len(self.groups) == 1 and self.groups["stable"].all():
             return "There is one group: nothing to tell apart, and nothing that could fall apart."
         broken = self.groups[~self.groups["stable"]]
+        given = "apart" in self.groups
+        by = self.groups["apart" if given else "clusters"]
         if broken.empty:
-            worst = self.groups["clusters"].min()
-            return f"All {len(self.groups)} groups are found again in every fit (worst {worst:.2f})."
+            found = "groups are apart from all others" if given else "clusters are found again"
+            return f"All {len(self.groups)} {found} in every fit (worst {by.min():.2f})."
         told = []
         for name, row in broken.iterrows():
             mixed = f", goes over into {row['mixes_with']}" if row["mixed"] > MIXED else ""
-            told.append(f"{name} ({row['observations']:,} observations, {row['clusters']:.2f}{mixed})")
-        return f"Not stable, and not to be reported as groups of their own: {'; '.join(told)}."
+            told.append(f"{name} ({row['observations']:,} observations, {by[name]:.2f}{mixed})")
+        lead = (
+            "Not apart from the others in every fit (share of the nearest that are its own, beyond chance)"
+            if given
+            else "Not found again at this resolution, and not to be reported as groups of their own"
+        )
+        return f"{lead}: {'; '.join(told)}."
 
     def _placed(self) -> str:
         kept = self.dimensions["kept"].dropna()
@@ -154,7 +164,10 @@ def stability(  # noqa: PLR0913 - the door for those who fitted something else
     Raises:
         InputError: There are not two maps, they differ in shape, or labels are missing.
     """
-    own = agreement(maps, k=k, resolution=resolution, seed=seed)
+    given = None if groups is None else np.asarray(groups)
+    if given is not None:
+        codes(given, len(maps[0]) if maps else 0)
+    own = agreement(maps, k=k, resolution=resolution, seed=seed, named=given)
     others = {name: agreement(m, k=k, resolution=resolution, seed=seed) for name, m in (references or {}).items()}
     rows = {}
     for name, found in {FITS: own, **others}.items():
@@ -173,11 +186,13 @@ def stability(  # noqa: PLR0913 - the door for those who fitted something else
             "between": np.sqrt(aligned.var(0, ddof=1).sum(1)),
         }
     )
-    named = own.partitions[0] if groups is None else np.asarray(groups)
-    codes(named, count)
+    named = own.partitions[0] if given is None else given
     shared = together(own.partitions, named)
     beside = {f"{measure}, {name}": getattr(a, measure) for name, a in others.items() for measure in MEASURES}
     table = _groups(pd.DataFrame({measure: cells[measure] for measure in MEASURES} | beside), named, shared)
+    if own.apart is not None:
+        table.insert(1, "apart", own.apart.min())
+        table["stable"] = table["apart"] >= APART
     return Stability(
         pd.DataFrame(rows).T, table, cells, _dimensions(aligned), shared, aligned, own.partitions, min(k, count - 1)
     )
