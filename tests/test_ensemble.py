@@ -15,7 +15,6 @@ import biovae as bv
 from biovae.batch import Observations, SparseMatrix
 from biovae.datasets import Scenario, Technical, simulate
 from biovae.errors import InputError, ModelFileError
-from biovae.model.several import cores
 from biovae.model.shared import lay_out, pick_up
 
 EPOCHS = 6
@@ -151,24 +150,17 @@ def test_an_ensemble_with_checkpoints_resumes_to_the_same_weights(cells, tmp_pat
 # side by side
 
 
-@pytest.fixture
-def share_of_cores():
-    """As many threads here as each of two workers has: sums among more of them have other last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, cores() // 2))
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("share_of_cores")
 def test_fits_side_by_side_are_those_of_one_after_another(cells, capfd):
     batches = cells.copy()
     batches.obs["batch"] = np.where(np.arange(len(cells)) % 3, "a", "b")
-    vae = model(covariates=["batch"])
+    vae, threads = model(covariates=["batch"]), torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // 2))  # as each of two workers has: among more of them sums have other bits
     turns = vae.fit(batches, epochs=EPOCHS, ensemble=3, seed=4, progress=False).members
+    torch.set_num_threads(threads)
     capfd.readouterr()
     beside = vae.fit(batches, epochs=EPOCHS, ensemble=3, seed=4, workers=2).members
     said = capfd.readouterr().err
+    assert "3 fits, 2 at a time" in said
     assert "fit 3 of 3 done: seed" in said
     assert "fitting" not in said
     for one, other in zip(turns, beside, strict=True):
@@ -234,16 +226,29 @@ def fit(**how):
     return bv.VAE(bv.rna(), latent=2, hidden=8).fit(adata, progress=False, ensemble=2, workers=2, **how)
 """
 
+AT_ONCE = (
+    SIDE_BY_SIDE
+    + """
+if __name__ == "__main__":
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    try:
+        fit(epochs=10**6, checkpoints="kept")
+    except bv.Interrupted as error:
+        print(error.exit_code, error)
+"""
+)
+
 ONE_IS_DONE = (
     SIDE_BY_SIDE
     + """
-once, opened = ensemble.fit, ensemble.unpack
+once, several = ensemble.fit, ensemble.several
 def endless(recipe, prepared, roles, options):  # runs in the workers
     return once(recipe, prepared, roles, ensemble.replace(options, epochs=[3, 10**6][options.seed]))
-def and_interrupt(*packed):  # runs here, once the first fit is there
-    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-    return opened(*packed)
-ensemble.fit, ensemble.unpack = endless, and_interrupt
+def and_interrupt(*given, **how):  # runs here, once the first fit is there
+    for each in several(*given, **how):
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        yield each
+ensemble.fit, ensemble.several = endless, and_interrupt
 if __name__ == "__main__":
     vae = fit(epochs=3)
     print(len(vae.members), vae.fitted.record["seed"], vae.fitted.record["events"])
@@ -317,6 +322,11 @@ def test_fits_side_by_side_write_checkpoints_when_they_are_ended_and_resume(tmp_
     assert not list((tmp_path / "temporary").glob("biovae-*"))
     resumed, anew = outcome(script(TERMINATED, tmp_path)).split()
     assert resumed == anew
+
+
+def test_nothing_is_promised_before_there_is_a_checkpoint(tmp_path):
+    said = outcome(script(AT_ONCE, tmp_path))
+    assert said == "143 interrupted with 0 of 2 fits done: nothing was written yet.\n"
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path):

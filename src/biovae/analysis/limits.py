@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
+from biovae.errors import InputError
+
 SHARE = 0.9  # of further draws that is expected between the limits
 
 
@@ -12,11 +14,18 @@ def limits(draws: Float[np.ndarray, "draws *rest"]) -> Float[np.ndarray, "2 *res
     They stand at the ranks 0.05 (draws + 1) and 0.95 (draws + 1). The usual quantiles hold 0.9 (draws - 1) /
     (draws + 1) of further draws, 81 % for 20. Below 19 draws these are the least and the largest; NaN where a draw is.
 
+    Raises:
+        InputError: There is one draw, which has no spread.
+
     Source: Hyndman and Fan 1996, doi:10.2307/2684934, definition 6.
 
     >>> limits(np.arange(1.0, 20.0)).tolist()
     [1.0, 19.0]
     """
+    if len(draws) < 2:
+        raise InputError(
+            f"expected several draws for the limits of an interval, found {len(draws)}: 20 will do, or 0 for none."
+        )
     ordered = np.sort(np.asarray(draws), axis=0)  # a NaN comes last
     last = len(ordered) - 1
     found = []

@@ -3,10 +3,9 @@
 What such fits agree on may be in the data; what they do not agree on is a choice that the seed made.
 """
 
-import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,14 +22,15 @@ from biovae.model.several import several
 from biovae.model.shared import lay_out, pick_up
 from biovae.schema import Schema
 from biovae.training.checkpoints import Checkpoints
-from biovae.training.stopping import INTERRUPT, TERMINATE, raised
+from biovae.training.stopping import INTERRUPT, TERMINATE
 
 
 def fit_all(recipe: Architecture, prepared: Prepared, roles: np.ndarray, options: Options) -> tuple[Fitted, ...]:
     """A fit for each of `options.ensemble` seeds, from `options.seed` upwards; the first is what one alone would be.
 
     One after the other, or with `options.workers` side by side: each then has its share of the cores, and sums that are
-    split among fewer threads may differ in their last bits. An interrupt keeps the fits that are whole.
+    split among fewer threads may differ in their last bits. An interrupt keeps the fits that are whole; the first of
+    these is then the model.
 
     Raises:
         InputError: Fewer than one fit was asked for, or several at once on a device that is no CPU.
@@ -86,34 +86,35 @@ def _side_by_side(recipe: Architecture, prepared: Prepared, roles: np.ndarray, o
     """All fits in processes, which read the data from files that they share."""
     jobs = {f"seed {options.seed + number - 1}": number for number in range(1, options.ensemble + 1)}
     bare = Architecture(**{name: getattr(recipe, name) for name in Architecture.model_fields})
-    found: dict[int, Fitted] = {}
-    with raised(TERMINATE) as request, TemporaryDirectory(prefix="biovae-") as folder, suppress(Interrupted):
+    packed: dict[int, Packed] = {}
+    number = INTERRUPT
+    with TemporaryDirectory(prefix="biovae-") as folder:
         lay_out(prepared.observations, Path(folder))
         again = partial(_worker, bare, prepared.schema, roles, options, Path(folder))
         work = partial(_packed, bare, prepared, roles, options)
-        for number, packed in several(work, jobs, again=again, workers=options.workers, progress=options.progress):
-            found[number] = unpack(bare, prepared.schema, packed)
-    kept = [found[number] for number in sorted(found)]
+        try:
+            for done, result in several(work, jobs, again=again, workers=options.workers, progress=options.progress):
+                packed[done] = result
+        except Interrupted as stopped:
+            number = stopped.exit_code - 128
+    kept = [unpack(bare, prepared.schema, packed[n]) for n in sorted(packed)]
     if len(kept) < options.ensemble:
-        _cut_short(kept, options, request.number or INTERRUPT)
+        _cut_short(kept, options, number)
     return tuple(kept)
 
 
 def _cut_short(kept: list[Fitted], options: Options, number: int) -> None:
-    """Without checkpoints the fits that are whole are kept, if there is one; with them all will be."""
+    """Without checkpoints the fits that are whole are kept, the first of them as the model; with them all will be."""
+    told = f"interrupted with {len(kept)} of {options.ensemble} fits done"
     if options.checkpoints is not None:
+        saved = any(options.checkpoints.rglob("step-*"))
         raise Interrupted(
-            f"interrupted with {len(kept)} of {options.ensemble} fits done: checkpoints were written; continue with "
-            "resume.",
+            f"{told}: {'checkpoints were written; continue with resume' if saved else 'nothing was written yet'}.",
             number,
         )
-    if number == TERMINATE:
-        signal.raise_signal(TERMINATE)
-    if not kept:
-        raise Interrupted("interrupted before the first fit was done: nothing to keep.", number)
-    kept[0].record["events"].append(
-        f"interrupted with {len(kept)} of {options.ensemble} fits done: others were dropped"
-    )
+    if number == TERMINATE or not kept:
+        raise Interrupted(f"{told}: nothing to keep.", number)
+    kept[0].record["events"].append(f"{told}: others were dropped")
 
 
 def _worker(

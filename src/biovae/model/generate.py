@@ -87,6 +87,18 @@ def lift(
     return f.detach().numpy(), back
 
 
+def positive(library: float | np.ndarray) -> float | np.ndarray:
+    """Refuse an exposure at which nothing is observed.
+
+    Raises:
+        InputError: It is not above 0, or not finite.
+    """
+    if not (np.isfinite(library) & (np.asarray(library) > 0)).all():
+        least = np.nanmin(np.append(np.asarray(library, np.float64), np.inf))
+        raise InputError(f"expected a library above 0, and finite, found {least:g} or NaN: 1e4 is the usual one.")
+    return library
+
+
 def _averaged(network: Network, z: Tensor, chosen: Tensor, m: int, library: float | None) -> Tensor:
     total = torch.zeros(())
     for row in chosen:
@@ -97,7 +109,7 @@ def _averaged(network: Network, z: Tensor, chosen: Tensor, m: int, library: floa
 def mean_at(network: Network, z: Tensor, c: Tensor, m: int, library: float | None) -> Tensor:
     """Means of p(x_m | z) at rows of the design matrix and one exposure."""
     device = network.into_decoder.device
-    exposure = torch.full((len(z), 1), 1.0 if library is None else float(library), device=device)
+    exposure = torch.full((len(z), 1), 1.0 if library is None else float(positive(library)), device=device)
     context = Context(exposure, c.to(device)[:, network.into_decoder])
     return network.parts[m].decode(z.to(device), context).mean
 
@@ -249,6 +261,7 @@ def _draw_library(
     if seen is None:
         return None
     if library is not None:
-        return torch.as_tensor(np.broadcast_to(np.asarray(library, np.float32), (len(depth),)).copy()).unsqueeze(1)
+        given = np.broadcast_to(np.asarray(positive(library), np.float32), (len(depth),))
+        return torch.as_tensor(given.copy()).unsqueeze(1)
     mean, spread = seen
     return (mean + spread * depth).exp()

@@ -17,7 +17,7 @@ from biovae.batch import Observations, SparseMatrix
 from biovae.model import VAE
 from biovae.schema import Support
 from biovae.tools.doublets import Droplets, Looked, Way, designs, doublets, look
-from biovae.tools.labels import complete, named, strata
+from biovae.tools.labels import levels, named, strata
 
 ORDINARY = 20  # observations that p-values can be measured by, at least
 
@@ -61,7 +61,7 @@ def anomalies(  # noqa: PLR0913 - a user's door
     """
     way = Way(vae, vae.index(modality), draws, seed, progress)
     ordinary = None if normal is None else named(data, normal, ORDINARY)
-    given = None if groups is None else complete(data, groups).astype(str).to_numpy()
+    given = None if groups is None else levels(data, groups)
     observations = vae.observe(data).observations
     looked = look(way, observations)
     rarity, rarity_at = _rarity(looked, ordinary, seed)

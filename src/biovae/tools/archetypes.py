@@ -13,7 +13,7 @@ from biovae.model import VAE
 from biovae.model.inference import everything, posterior_draws, posterior_moments
 from biovae.noise import Noise
 from biovae.schema import Support
-from biovae.tools.labels import complete
+from biovae.tools.labels import levels
 from biovae.tools.latent import decoder, support_of
 from biovae.training.progress import passing
 
@@ -83,7 +83,7 @@ def archetypes(  # noqa: PLR0913 - a user's door
     observations, names = vae.observe(data).observations, [f"archetype {i + 1}" for i in range(count)]
     rows = everything(observations)
     z = posterior_moments(vae.network, observations, rows).mean
-    labels = leiden(z, seed=seed) if groups is None else complete(data, groups).astype(str).to_numpy()
+    labels = leiden(z, seed=seed) if groups is None else levels(data, groups)
     samples = posterior_draws(vae.network, observations, rows, Noise(seed), draws)
     found = find(z, count, passing(samples, draws, "finding corners again", show=progress), seed)
     profiles = pd.DataFrame(decoder(vae, modality)(found.positions), names, vae.features(modality))

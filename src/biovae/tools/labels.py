@@ -10,11 +10,13 @@ from jaxtyping import Bool, Int
 from mudata import MuData
 
 from biovae.batch import Observations
-from biovae.data import column, flags
+from biovae.data import column, flags, numeric
+from biovae.data.covariates import label
 from biovae.errors import InputError
 from biovae.model import VAE
 from biovae.schema import CategoricalCovariate, Support
 
+MANY = 20  # different numbers, above which a column may be one of measurements
 Groups: TypeAlias = str | Sequence[object] | np.ndarray | pd.Series
 
 
@@ -64,6 +66,24 @@ def complete(data: AnnData | MuData, name: str) -> pd.Series:
             f"expected a value of {name!r} for every observation, found {values.isna().sum()} missing: leave those out."
         )
     return values
+
+
+def levels(data: AnnData | MuData, name: str) -> np.ndarray:
+    """The group that a column names for each observation, as text.
+
+    Raises:
+        InputError: There is no such column, values are missing, or it holds measurements and no groups.
+    """
+    if not isinstance(name, str):
+        raise InputError(f"expected the name of a column of obs as groups, found {type(name).__name__}: put it there.")
+    values = complete(data, name)
+    many = values.nunique()
+    if numeric(values) and many > MANY and (many > len(values) / 10 or bool((values % 1 != 0).any())):
+        raise InputError(
+            f"expected a column of groups, found {many:,} different numbers in {name!r}: cut it into intervals, or "
+            "name another."
+        )
+    return np.array([label(value) for value in values], dtype=object).astype(str)
 
 
 def named(data: AnnData | MuData, which: str | np.ndarray | pd.Series, least: int = 1) -> Bool[np.ndarray, "obs"]:

@@ -22,7 +22,7 @@ from biovae.model.replicate import alike
 from biovae.network import Network
 from biovae.noise import Noise
 from biovae.schema import Support
-from biovae.tools.labels import carried, complete, quantities
+from biovae.tools.labels import carried, levels, quantities
 
 Data: TypeAlias = AnnData | MuData
 PER = 1e4  # counts are decoded per 10,000
@@ -91,7 +91,7 @@ def regions(given: Latent, data: Data, groups: str | None, seed: int = 0) -> np.
     """
     if groups is None:
         return leiden(given.q.mean, seed=seed)
-    return complete(data, groups).astype(str).to_numpy()[given.rows]
+    return levels(data, groups)[given.rows]
 
 
 def decoder(vae: VAE, modality: str | None) -> Callable[[np.ndarray], Float[np.ndarray, "points features"]]:

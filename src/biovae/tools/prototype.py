@@ -20,7 +20,7 @@ from biovae.model.doubt import last_weights
 from biovae.model.generate import Wanted
 from biovae.model.lastlayer import LastWeights, with_weights
 from biovae.noise import Noise
-from biovae.tools.labels import complete, quantities
+from biovae.tools.labels import levels, quantities
 
 PER = 1e4  # counts are compared per 10,000
 DRAWS = 40  # of observations, by a bootstrap, and of weights
@@ -57,7 +57,7 @@ def prototype(
     """
     m = vae.index(modality)
     quantities(vae, modality)
-    named = None if groups is None else complete(data, groups).astype(str).to_numpy()
+    named = None if groups is None else levels(data, groups)
     observations = vae.observe(data).observations
     mean, types = averages(observations, m, named)
     centre = vae.decode(np.zeros((1, vae.latent)), modality=modality, library=PER)[0]

@@ -20,7 +20,7 @@ from biovae.model.inference import ELEMENTS, posterior_draws, posterior_moments
 from biovae.noise import Noise
 from biovae.schema import Support
 from biovae.tools.differential import Effort, differential
-from biovae.tools.labels import complete
+from biovae.tools.labels import levels
 from biovae.tools.latent import PER, Data, linear, support_of
 from biovae.tools.trajectory import Root, root_rows, trajectory
 from biovae.training.progress import passing
@@ -67,7 +67,7 @@ def stability(  # noqa: PLR0913 - a user's door
         InputError: The model is no ensemble, or a column is missing or has gaps.
     """
     members = ensemble(vae)
-    named = None if groups is None else complete(data, groups).astype(str).to_numpy()
+    named = None if groups is None else levels(data, groups)
     observations = vae.observe(data).observations
     found = compared(members, observations, named, resolution=resolution, cells=cells, seed=seed, progress=progress)
     if contrasts is not None:

@@ -37,7 +37,7 @@ from biovae.model.several import several
 from biovae.noise import Noise
 from biovae.posteriors import Diagonal
 from biovae.schema import Support
-from biovae.tools.labels import complete
+from biovae.tools.labels import complete, levels
 from biovae.tools.latent import linear
 from biovae.tools.likelihoods import BOUND, SAMPLES, THINNED, halves
 from biovae.training.plan import Epochs
@@ -119,7 +119,7 @@ class _Trial:
         test, self.seed, self.epochs = how
         self.vae, self.progress = vae, progress
         self.prepared = vae.prepare(data)
-        self.named = None if labels is None else complete(data, labels).astype(str).to_numpy()
+        self.named = None if labels is None else levels(data, labels)
         self.known = _factors(data, labels, factors)
         held_out = Noise(self.seed).numpy().random(len(self.prepared.obs_names)) < test
         self.roles = vae.roles(data, self.prepared, held_out=held_out, seed=self.seed)

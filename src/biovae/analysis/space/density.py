@@ -187,6 +187,11 @@ class Density:
         counts once: there it is left out.
         """
         z = finite(z)
+        if z.shape[1] != self.mean.shape[1]:
+            raise InputError(
+                f"expected points with {self.mean.shape[1]} coordinates, as the density has, found {z.shape[1]}: use "
+                "one space."
+            )
         own = np.full(len(z), -1) if own is None else own
         terms: np.ndarray = self._terms.astype(precision)
         size = max(1, ELEMENTS // len(self._crowd))
