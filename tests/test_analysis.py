@@ -399,3 +399,5 @@ def test_limits_hold_as_many_further_draws_as_they_say(draws):
 def test_limits_of_hardly_any_draws_are_the_outermost_and_unknown_where_one_is():
     values = np.array([[1.0, 5.0], [3.0, np.nan], [2.0, 1.0]])
     np.testing.assert_array_equal(limits(values), [[1, np.nan], [3, np.nan]])
+    with pytest.raises(InputError, match="several draws for the limits of an interval, found 1"):
+        limits(values[:1])

@@ -464,6 +464,7 @@ def test_features_switch_in_the_order_of_their_thresholds():
         (lambda m, v: Density(m, v[:5]), "positive variance"),
         (lambda m, v: density(m[:1], v[:1]), "found 1"),
         (lambda m, v: density(m, v, width=0.0), "above 0"),
+        (lambda m, v: density(m, v).support(np.zeros((2, 7))), "2 coordinates, as the density has, found 7"),
         (lambda m, v: holes(density(m, v), ["a"] * len(m)), "found 1: a hole"),
         (lambda m, v: holes(density(m, v), ["a"] * 3), "found 3"),
         (lambda m, v: judge(density(m, v), scipy.sparse.csr_array((3, 2)), np.asarray), "found 3 rows"),

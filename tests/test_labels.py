@@ -8,7 +8,7 @@ import pytest
 import biovae as bv
 from biovae.errors import InputError
 from biovae.modalities.views import Standardised
-from biovae.tools.labels import labelled, named
+from biovae.tools.labels import labelled, levels, named
 
 CELLS = pd.Index([f"c{i}" for i in range(6)])
 GROUPS = pd.Series(list("aabbcc"), index=CELLS)
@@ -68,3 +68,30 @@ ASKED = {
 def test_names_of_categories_have_no_mean(ask, coded):
     with pytest.raises(InputError, match="categories in 'sites'"):
         ask(*coded)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["b", "a", "b"], ["b", "a", "b"]),
+        ([1.0, 2.0, 1.0], ["1", "2", "1"]),
+        ([0.5, 2.0, 0.5], ["0.5", "2", "0.5"]),
+        ([True, False, True], ["True", "False", "True"]),
+        (pd.Categorical([3, 1, 3]), ["3", "1", "3"]),
+    ],
+    ids=["text", "whole numbers", "few numbers", "booleans", "categories"],
+)
+def test_levels_are_text(values, expected):
+    data = ad.AnnData(np.zeros((3, 2), np.float32), obs=pd.DataFrame({"g": values}, index=[*"xyz"]))
+    assert list(levels(data, "g")) == expected
+
+
+@pytest.mark.parametrize("values", [np.linspace(0, 1, 300), np.arange(300)], ids=["reals", "counts"])
+def test_measurements_are_no_groups(values):
+    data = ad.AnnData(np.zeros((300, 1), np.float32), obs=pd.DataFrame({"depth": values}, index=map(str, range(300))))
+    with pytest.raises(InputError, match="300 different numbers in 'depth'"):
+        levels(data, "depth")
+    data.obs["cluster"] = np.arange(300) % 25  # many clusters are still clusters
+    assert len(set(levels(data, "cluster"))) == 25
+    with pytest.raises(InputError, match="name of a column of obs as groups, found Series"):
+        levels(data, data.obs["cluster"])

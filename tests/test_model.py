@@ -108,6 +108,11 @@ def test_decode_keeps_the_library_and_knows_its_covariates(vae):
     np.testing.assert_allclose(vae.decode(z), np.mean(apart, axis=0), rtol=1e-4)
     with pytest.raises(bv.InputError, match="did you mean 'batch'"):
         vae.decode(z, covariates={"bach": levels[0]})
+    for nothing in (0, -1, np.nan, np.inf):
+        with pytest.raises(bv.InputError, match="expected a library above 0"):
+            vae.decode(z, library=nothing)
+        with pytest.raises(bv.InputError, match="expected a library above 0"):
+            vae.sample(len(z), library=nothing)
     with pytest.raises(bv.InputError, match="4 columns, found 3"):
         vae.decode(np.zeros((1, 3)))
 
