@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import kstest
 
 import biovae as bv
+from biovae.analysis import switches
 from biovae.datasets import Scenario, States, Technical, scenarios, simulate
 from biovae.tools import holes as module
 from biovae.tools.latent import latent
@@ -125,16 +126,46 @@ def test_lengths_are_a_distance_between_types(vae, adata):
     assert (table.to_numpy()[~np.eye(3, dtype=bool)] > 0).all()
 
 
-def test_reals_have_holes_and_paths_without_plausibility():
+@pytest.fixture(scope="module", params=[0.0, 10.0], ids=["around 0", "above 0"])
+def reals(request):
+    """Two sides 1.9 standard deviations apart in the first four of eight features, and a model of them."""
     rng = np.random.default_rng(0)
-    x = np.concatenate([rng.normal(-2, 1, (100, 8)), rng.normal(2, 1, (100, 8))]).astype(np.float32)
-    data = ad.AnnData(x, obs=pd.DataFrame({"side": ["a"] * 100 + ["b"] * 100}, index=[f"o{i}" for i in range(200)]))
-    vae = bv.VAE(bv.continuous(), latent=2, hidden=16).fit(data, epochs=30, progress=False)
+    x = 0.3 * rng.standard_normal((200, 8))
+    x[:, :4] += np.where(np.arange(200) < 100, -0.95, 0.95)[:, None] * [1, 1, -1, -1]
+    side = pd.DataFrame({"side": ["a"] * 100 + ["b"] * 100}, index=[f"o{i}" for i in range(200)])
+    data = ad.AnnData((x + request.param).astype(np.float32), obs=side)
+    return bv.VAE(bv.continuous(), latent=2, hidden=16).fit(data, epochs=200, progress=False), data
+
+
+def test_reals_have_holes_and_paths_without_plausibility(reals):
+    vae, data = reals
     assert "misfit" not in bv.tl.holes(vae, data, groups="side", draws=5).frame
-    walk = bv.tl.path(vae, data, "a", "b", groups="side", draws=3)
-    assert walk.switches.empty
     with pytest.raises(bv.InputError, match="modality of counts"):
         bv.tl.plausibility(vae, data, np.zeros((1, 2)))
+
+
+def test_reals_switch_by_differences_whatever_their_sign(reals):
+    vae, data = reals
+    walk = bv.tl.path(vae, data, "a", "b", groups="side", draws=3)
+    found = walk.switches.set_index("feature")
+    assert found["direction"].to_dict() == {"0": "up", "1": "up", "2": "down", "3": "down"}
+    moved = walk.expression[found.index]
+    np.testing.assert_allclose(found["change"].abs(), moved.max() - moved.min(), rtol=1e-6)
+    assert found["change"].abs().between(1.4, 2.4).all()  # 1.9 between the means of the sides
+    assert "log2_change" not in found
+    assert (found["lower"] <= found["upper"]).all()
+    assert "4 features switch; in order" in str(walk)
+    assert "2 down" in str(walk)
+
+
+def test_a_difference_is_placed_where_it_is_half_done():
+    steps = np.linspace(0, 1, 101)
+    values = np.column_stack([2 * steps - 1, -3 * np.maximum(steps - 0.5, 0), 0.9 * steps])
+    frame = switches(values, ["line", "late", "little"], additive=True)
+    assert frame["feature"].tolist() == ["line", "late"]
+    np.testing.assert_allclose(frame["at"], [0.5, 0.75], atol=1e-6)
+    np.testing.assert_allclose(frame["change"], [2, -1.5])
+    np.testing.assert_allclose(switches(values + 7, ["a", "b", "c"], additive=True)["at"], frame["at"])
 
 
 @pytest.mark.parametrize(

@@ -686,6 +686,14 @@ def test_paths_show_the_order_of_the_switches_and_the_support():
         pl.path(ALONG, WALK[1].head(0))
 
 
+def test_paths_of_reals_are_drawn_from_the_lowest_to_the_highest_value():
+    along = 4 * ALONG - 2
+    ax = pl.path(along, switches(along.to_numpy(), list(along), additive=True), WALK[2])
+    drawn = np.asarray(ax.images[0].get_array())
+    expected = ((along - along.min()) / (along.max() - along.min())).to_numpy().T
+    np.testing.assert_allclose(drawn, expected[np.argsort([int(name[4:]) for name in along])], atol=1e-9)
+
+
 @pytest.mark.parametrize("draw", [pl.comparison, pl.prototype, pl.differential])
 def test_frames_without_their_columns_are_refused(draw):
     with pytest.raises(InputError, match="expected"):

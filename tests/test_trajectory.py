@@ -316,6 +316,57 @@ def test_doubt_about_pseudotime_widens_the_intervals():
     assert width[1] > 1.2 * width[0]
 
 
+def test_features_that_hardly_an_observation_expresses_are_not_chosen():
+    """Of all-zero features a curve explains nothing, of hardly detected ones by chance nearly all."""
+    z, way, arm = fork(size=300)
+    found = trajectory(z, int(way.argmin()))
+    rng = np.random.default_rng(0)
+    tip = np.flatnonzero(arm == 1)[np.argsort(-way[arm == 1])]
+    y = np.zeros((len(z), 5))
+    y[tip[:9], 1] = 5  # 9 at the very tip of an arm: one too few
+    y[:, 2] = 1e4  # the same in all
+    y[:, 3] = rng.poisson(2 * way)
+    y[tip[:40], 4] = 5
+    names = ["nowhere", "in nine", "constant", "rises", "in forty"]
+    for values in (y, scipy.sparse.csr_array(y)):
+        assert set(most_changing(values, names, found, 5, bounds=(0, np.inf))) == {"rises", "in forty"}
+    assert "in nine" in most_changing(y, names, found, 5)  # of reals 0 is a value like others
+    assert most_changing(y[:, :1], names[:1], found, 5) == []
+
+
+def test_curves_keep_to_the_values_that_can_be():
+    z, way, arm = fork(size=300)
+    y = np.where((arm == 1) & (way > 1.5), 1.0, 0.0)[:, None]  # curves overshoot a step
+    found = trajectory(z, int(way.argmin()))
+    values = ["mean", "lower", "upper"]
+    free = trends(y, ["step"], found)
+    kept = trends(y, ["step"], found, bounds=(0, 1))
+    assert (free["mean"] < 0).any()
+    assert (free["upper"] > 1).any()
+    np.testing.assert_array_equal(kept[values], free[values].clip(0, 1))
+
+
+def test_there_is_no_curve_where_a_branch_has_no_observations():
+    z, way, arm = fork(apart=5.0)  # nothing lies on the way to the second arm
+    found = trajectory(z, int(way.argmin()), labels=np.array(["stem", "one", "two"])[arm])
+    y, names = genes_along(way, arm)
+    frame = trends(y, names, found)
+    two, t = frame[frame["branch"] == "two"], found.pseudotime
+    reach = two["pseudotime"].max() / 9
+    near = np.array([(np.abs(t[arm == 2] - place) <= reach).sum() for place in two["pseudotime"]])
+    assert 0 < (near < 3).mean() < 1
+    for column in ("mean", "lower", "upper"):
+        np.testing.assert_array_equal(two[column].isna(), near < 3)
+    assert frame[frame["branch"] == "one"].notna().all(axis=None)
+    table = changes(frame).set_index(["branch", "feature"])
+    assert table.loc["two", "flat"]["low"] == two[two["feature"] == "flat"]["mean"].min()
+    assert np.isfinite(table).all(axis=None)
+    assert "two" not in set(changes(frame.assign(mean=frame["mean"].where(frame["branch"] != "two")))["branch"])
+    nothing = frame.assign(**{name: frame[name].where(frame["branch"] != "two") for name in ("mean", "lower", "upper")})
+    for each in (frame, nothing, nothing[nothing["branch"] == "two"]):
+        bv.pl.png(pl.trends(each, "flat").figure)  # without a warning
+
+
 def test_unspliced_rna_tells_forward_from_backward():
     rng = np.random.default_rng(0)
     count, genes, gamma = 400, 60, 0.3
@@ -403,6 +454,11 @@ def test_roots_are_a_name_several_names_or_a_group(branching):
         ({"root": {"cell_type": "progenitr"}}, "did you mean 'progenitor'"),
         ({"root": {"cel_type": "progenitor"}}, "did you mean 'cell_type'"),
         ({"root": {}}, "one column and one level"),
+        ({"root": 0}, r"names of observations.* found 0 \(int\)"),
+        ({"root": [0]}, r"names of observations.* found 0 \(int\)"),
+        ({"root": []}, "names of observations.* found none"),
+        ({"root": "nobody", "draws": -1}, "0 draws, or at least 2 to have a spread, found -1"),
+        ({"root": "nobody", "draws": 1}, "0 draws, or at least 2 to have a spread, found 1"),
         ({"root": {"cell_type": "progenitor"}, "ends": ["lineage A"]}, "expected groups"),
         ({"root": {"cell_type": "progenitor"}, "ends": ["lineage Q"], "groups": "cell_type"}, "did you mean"),
     ],
@@ -410,7 +466,7 @@ def test_roots_are_a_name_several_names_or_a_group(branching):
 def test_the_tool_says_what_it_lacks(branching, how, message):
     vae, adata, _ = branching
     with pytest.raises(InputError, match=message):
-        bv.tl.trajectory(vae, adata, draws=0, **how)
+        bv.tl.trajectory(vae, adata, **{"draws": 0, **how})
 
 
 def test_trends_of_the_tool_know_the_features(branching):
@@ -418,6 +474,7 @@ def test_trends_of_the_tool_know_the_features(branching):
     frame = bv.tl.trends(vae, adata, found)
     assert frame["feature"].nunique() == 12
     assert set(frame["branch"]) == set(found.ends.index)
+    assert (frame[["mean", "lower", "upper"]].min() >= 0).all()  # log1p of counts
     with pytest.raises(InputError, match="did you mean 'gene1"):
         bv.tl.trends(vae, adata, found, ["gene_1"])
     with pytest.raises(InputError, match="layer 'spliced'"):
@@ -439,6 +496,51 @@ def test_what_is_written_is_read_back(branching, tmp_path):
     assert back.uns["iroot"] == found.root[0]
     with pytest.raises(InputError, match="500 observations"):
         bv.tl.write_trajectory(adata[:10].copy(), found)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (slice(None, None, -1), "in its order, found 'cell500' in place of 'cell1' and 500 of 500"),
+        (slice(100), "the 500 observations of the trajectory, found 100"),
+    ],
+)
+def test_other_observations_or_another_order_are_refused(branching, rows, message):
+    vae, adata, found = branching
+    assert [*found.fates.index] == [*adata.obs_names]
+    other = adata[rows].copy()
+    for act in (
+        lambda: bv.tl.trends(vae, other, found),
+        lambda: bv.tl.write_trajectory(other, found),
+        lambda: bv.tl.direction(other, found),
+    ):
+        with pytest.raises(InputError, match=message):
+            act()
+    assert "dpt_pseudotime" not in other.obs
+
+
+def test_a_trajectory_without_names_is_written_by_number(branching):
+    _, adata, _ = branching
+    adata = adata.copy()
+    found = trajectory(adata.obsm["latent_true"], 0)
+    bv.tl.write_trajectory(adata, found)
+    np.testing.assert_array_equal(adata.obs["dpt_pseudotime"], found.pseudotime)
+
+
+def test_zeros_and_ones_have_trends_between_them():
+    rng = np.random.default_rng(0)
+    level = np.linspace(0, 1, 300)
+    x = (rng.random((300, 20)) < np.where(np.arange(20) < 10, level[:, None], 0.5)).astype(np.float32)
+    x[:, 0] = 0
+    data = ad.AnnData(x)
+    vae = bv.VAE(bv.binary(), latent=2, hidden=16).fit(data, epochs=10, progress=False)
+    found = bv.tl.trajectory(vae, data, "0", draws=0)
+    frame = bv.tl.trends(vae, data, found)
+    assert "0" not in set(frame["feature"])
+    assert frame["lower"].min() >= 0
+    assert frame["upper"].max() <= 1
+    with pytest.raises(InputError, match="at least 10 of its observations express, found none"):
+        bv.tl.trends(vae, ad.AnnData(np.zeros_like(x)), found)
 
 
 def test_pictures_name_the_ends_and_refuse_other_data(branching):

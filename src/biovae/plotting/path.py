@@ -46,12 +46,15 @@ def path(
             "expected features that switch along the path, found none: its ends look alike; draw another, or lower "
             "the least change."
         )
-    largest = switches["log2_change"].abs().nlargest(most).index
+    additive = "change" in switches  # reals
+    largest = switches["change" if additive else "log2_change"].abs().nlargest(most).index
     frame = switches.loc[np.sort(largest)]
     ax = new_axes(ax, width=5.6, height=1.7 + 0.16 * len(frame))
-    logs = np.log2(expression[frame["feature"]].to_numpy().T + 0.01 * float(expression.to_numpy().mean()) + 1e-12)
-    low, high = logs.min(1, keepdims=True), logs.max(1, keepdims=True)
-    image = (logs - low) / np.maximum(high - low, 1e-12)
+    values = expression[frame["feature"]].to_numpy().T
+    if not additive:
+        values = np.log2(values + 0.01 * float(expression.to_numpy().mean()) + 1e-12)
+    low, high = values.min(1, keepdims=True), values.max(1, keepdims=True)
+    image = (values - low) / np.maximum(high - low, 1e-12)
     count = len(frame)
     ax.imshow(image, aspect="auto", extent=(0, 1, count - 0.5, -0.5), cmap=CONTINUOUS, interpolation="nearest")
     row = np.arange(count)

@@ -68,7 +68,7 @@ def trajectory(
 def trends(
     frame: pd.DataFrame, feature: str | None = None, *, unit: str = "log1p of counts per 10,000", ax: Axes | None = None
 ) -> Axes:
-    """Draw one feature along pseudotime: a line per branch, with its 90 % interval.
+    """Draw one feature along pseudotime: a line per branch, with its 90 % interval; a gap where observations lack.
 
     Args:
         frame: Of `bv.tl.trends`.

@@ -39,10 +39,12 @@ class Walk:
 
     Attributes:
         curve: Positions, length, density and support, see `analysis.Curve`.
-        expression: Means per 10,000, (steps, features); the index runs from 0 to 1.
-        lower: 90 % interval over draws of z around the way and of the last layer's weights: below.
+        expression: Means, of counts per 10,000, (steps, features); the index runs from 0 to 1.
+        lower: 90 % interval over draws of z around the way and of the last layer's weights: below. Without draws both
+            limits are the means.
         upper: Above.
-        switches: The features that go up or down, in order, see `analysis.switches`.
+        switches: The features that go up or down, in order, see `analysis.switches`: by a `log2_change` of at least 1,
+            or of reals by a `change` of at least 1 in their unit.
     """
 
     curve: Curve
@@ -53,7 +55,8 @@ class Walk:
 
     def __str__(self) -> str:
         """Length, support, and the features that change most, in the order in which they switch."""
-        most = self.switches["log2_change"].abs().nlargest(SAID).index.sort_values()
+        change = "change" if "change" in self.switches else "log2_change"
+        most = self.switches[change].abs().nlargest(SAID).index.sort_values()
         names = ", ".join(f"{row.feature} {row.direction}" for row in self.switches.loc[most].itertuples())
         said = f"; in order, those that change most: {names}." if names else "."
         return f"{self.curve} {len(self.switches):,} features switch{said}"
@@ -172,10 +175,10 @@ def _walk(given: Latent, curve: Curve, modality: str | None, how: tuple[int, int
 
     both = zip(noise, weights, strict=True)
     decoded = [with_weights(decode, last)(curve.z + spread * e).astype(np.float64) for e, last in both]
-    drawn = np.stack(decoded) if draws else mean[None]
-    lower, upper = limits(drawn)
+    drawn = np.stack(decoded) if draws else None
+    lower, upper = (mean, mean) if drawn is None else limits(drawn)
     names, time = given.vae.features(modality), pd.Index(curve.time, name="time")
     table, below, above = (pd.DataFrame(values, index=time, columns=names) for values in (mean, lower, upper))
-    counts = mean.min(initial=0) >= 0
-    order = switches(mean, list(names), draws=drawn if draws else None) if counts else switches(mean[:, :0], [])
+    additive = support_of(given.vae, modality) is Support.REALS  # a ratio of reals means nothing
+    order = switches(mean, list(names), additive=additive, draws=drawn)
     return Walk(curve, table, below, above, order)

@@ -1,6 +1,7 @@
 """Trajectories of a fitted model: from a root through z to the ends, and what changes on the way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -14,17 +15,22 @@ from biovae.analysis import Direction, Trajectory, central, log_normalise, most_
 from biovae.analysis import direction as check_direction
 from biovae.analysis import trajectory as find
 from biovae.analysis import trends as fit_trends
+from biovae.analysis.trajectories.trends import UNBOUNDED
 from biovae.batch import plain
+from biovae.data.covariates import label
 from biovae.errors import InputError, closest, first
 from biovae.model import VAE
 from biovae.model.generate import positions
 from biovae.model.inference import everything, posterior_draws, posterior_moments
 from biovae.noise import Noise
-from biovae.tools.labels import carried, complete, quantities
+from biovae.schema import Support
+from biovae.tools.labels import carried, levels, quantities
+from biovae.tools.latent import support_of
 from biovae.training.progress import passing
 
 Root: TypeAlias = str | Sequence[str] | Mapping[str, str] | np.ndarray
 SHOWN = 12  # features whose trends are drawn where none are named
+BOUNDS = {Support.COUNTS: (0.0, np.inf), Support.BINARY: (0.0, 1.0), Support.REALS: UNBOUNDED}
 
 
 def trajectory(  # noqa: PLR0913 - a user's door
@@ -49,20 +55,23 @@ def trajectory(  # noqa: PLR0913 - a user's door
         ends: Levels of `groups` that are ends: the later half of each absorbs. Found as peaks of pseudotime where not
             given, which misses branches that are short beside the whole.
         draws: Samples of z from the posterior. Everything is repeated for each, a neighbour search included, which
-            takes some 6 s for 40,000 observations. 0 leaves the uncertainty out.
+            takes some 6 s for 40,000 observations. 0 leaves the uncertainty out; a spread needs 2.
         seed: Of the draws.
         progress: Show a bar on a terminal.
 
     Returns:
-        `pseudotime`, `fates`, `branch`, `ends`, `deviation`, `agreement`; printed, it says what was found.
+        `pseudotime`, `fates` (indexed by the names of the observations), `branch`, `ends`, `deviation`, `agreement`;
+        printed, it says what was found.
 
     Raises:
-        InputError: The root or an end is not there, or a group has missing values.
+        InputError: The root or an end is not there, a group has missing values, or draws are negative or a single one.
     """
+    if draws < 0 or draws == 1:
+        raise InputError(f"expected 0 draws, or at least 2 to have a spread, found {draws}: take 20, or 0 for none.")
     observations = vae.observe(data).observations
     rows = everything(observations)
     z = posterior_moments(vae.network, observations, rows).mean
-    labels = None if groups is None else complete(data, groups).astype(str).to_numpy()
+    labels = None if groups is None else levels(data, groups)
     given = None
     if ends is not None:
         if labels is None:
@@ -70,7 +79,8 @@ def trajectory(  # noqa: PLR0913 - a user's door
         given = {end: np.flatnonzero(_member(labels, end, str(groups))) for end in ends}
     samples = posterior_draws(vae.network, observations, rows, Noise(seed), draws)
     shown = passing(samples, draws, "drawing", show=progress)
-    return find(z, root_rows(data, z, root), given=given, labels=labels, draws=shown)
+    found = find(z, root_rows(data, z, root), given=given, labels=labels, draws=shown)
+    return replace(found, fates=found.fates.set_axis(data.obs_names))  # by which other data are told from these
 
 
 def trends(
@@ -85,26 +95,37 @@ def trends(
     """Smooth curves of features along every branch, with 90 % intervals: of the data, not of what is decoded.
 
     Counts are taken as log1p of counts per 10,000, other values as they are. The intervals hold the doubt about
-    the mean and, where the trajectory has draws, about pseudotime and fates. `bv.pl.trends` draws the result.
+    the mean and, where the trajectory has draws, about pseudotime and fates. They are NaN where a branch has hardly an
+    observation. `bv.pl.trends` draws the result.
 
     Args:
         vae: The model, for its features.
         data: The observations of the trajectory; not changed.
         found: Of `trajectory`.
-        features: Names; by default the dozen that pseudotime explains best on any branch.
+        features: Names; by default the dozen that pseudotime explains best on any branch, of those that at least 10
+            of its observations express.
         modality: Which one; None takes the first.
         seed: Of the bootstrap.
+
+    Raises:
+        InputError: The data are not those of the trajectory, a feature is not there, or none can be chosen.
     """
+    _expect_same(data, found)
     m = vae.index(modality)
     quantities(vae, modality)
     observations = vae.observe(data).observations
     carried(observations, m)
     exposure = observations.exposure[m]
     x = plain(observations.x[m])
-    y = np.asarray(x) if exposure is None else log_normalise(x, exposure[:, 0].numpy().astype(np.float64))
-    names = vae.features(modality)
-    chosen = most_changing(y, names, found, SHOWN) if features is None else list(features)
-    return fit_trends(y[:, positions(names, chosen)], chosen, found, seed=seed)
+    y = x if exposure is None else log_normalise(x, exposure[:, 0].numpy().astype(np.float64))
+    names, bounds = vae.features(modality), BOUNDS[support_of(vae, modality)]
+    chosen = most_changing(y, names, found, SHOWN, bounds=bounds) if features is None else list(features)
+    if not chosen:
+        raise InputError(
+            "expected features that change along a branch and that at least 10 of its observations express, found "
+            "none: name features."
+        )
+    return fit_trends(y[:, positions(names, chosen)], chosen, found, bounds=bounds, seed=seed)
 
 
 def direction(data: AnnData, found: Trajectory, *, spliced: str = "spliced", unspliced: str = "unspliced") -> Direction:
@@ -117,8 +138,9 @@ def direction(data: AnnData, found: Trajectory, *, spliced: str = "spliced", uns
         unspliced: Layer of unspliced counts.
 
     Raises:
-        InputError: A layer is not there.
+        InputError: The data are not those of the trajectory, or a layer is not there.
     """
+    _expect_same(data, found)
     for name in (spliced, unspliced):
         if name not in data.layers:
             raise InputError(f"expected a layer {name!r}, found none: {closest(name, data.layers)}")
@@ -138,13 +160,9 @@ def write_trajectory(adata: AnnData, found: Trajectory) -> None:
         uns["iroot"]                      the root's row (scanpy)
 
     Raises:
-        InputError: Other observations than those of the trajectory, by their number.
+        InputError: Other observations than those of the trajectory, or another order of them.
     """
-    if adata.n_obs != len(found.pseudotime):
-        raise InputError(
-            f"expected the {len(found.pseudotime):,} observations of the trajectory, found {adata.n_obs:,}: pass the "
-            "data that it was computed from."
-        )
+    _expect_same(adata, found)
     names = [*found.fates.columns]
     fates = found.fates.to_numpy()
     adata.obs["dpt_pseudotime"] = found.pseudotime
@@ -163,26 +181,49 @@ def write_trajectory(adata: AnnData, found: Trajectory) -> None:
     adata.uns["iroot"] = int(found.root[0])
 
 
+def _expect_same(data: AnnData | MuData, found: Trajectory) -> None:
+    """Refuse other observations; a trajectory made without a tool knows no names, and only their number is compared."""
+    known, given = found.fates.index, data.obs_names
+    remedy = "pass the data that it was computed from, or data[found.fates.index] where all are among them."
+    if len(known) != len(given):
+        raise InputError(
+            f"expected the {len(known):,} observations of the trajectory, found {len(given):,} observations: {remedy}"
+        )
+    strange = np.flatnonzero(known.to_numpy(dtype=object) != given.to_numpy(dtype=object))
+    if len(strange) and not isinstance(known, pd.RangeIndex):
+        i = strange[0]
+        raise InputError(
+            f"expected the observations of the trajectory in its order, found {given[i]!r} in place of {known[i]!r} "
+            f"and {len(strange):,} of {len(known):,} that differ: {remedy}"
+        )
+
+
 def _member(labels: np.ndarray, level: str, name: str) -> np.ndarray:
-    member = labels == str(level)
+    member = labels == label(level)
     if not member.any():
-        raise InputError(f"expected a level of {name!r}, found {level!r}: {closest(str(level), np.unique(labels))}")
+        raise InputError(f"expected a level of {name!r}, found {level!r}: {closest(label(level), np.unique(labels))}")
     return member
 
 
 def root_rows(data: AnnData | MuData, z: np.ndarray, root: Root) -> Int[np.ndarray, "roots"]:
-    """Positions of the observations that a root names; of a group the most central in z."""
+    """Positions of the observations that a root names, of a group the most central in z; an array of them is kept."""
     if isinstance(root, np.ndarray) and root.dtype.kind in "iu":
         return root
     if isinstance(root, Mapping):
         if len(root) != 1:
             raise InputError(f"expected one column and one level as root, found {len(root)}: {{'cell_type': 'stem'}}.")
         ((name, level),) = root.items()
-        return np.array([central(z, _member(complete(data, name).astype(str).to_numpy(), level, name))])
-    names = [root] if isinstance(root, str) else [*root]
+        return np.array([central(z, _member(levels(data, name), level, name))])
+    names = [root] if isinstance(root, str) or not isinstance(root, Iterable) else [*root]
+    odd = [f"{name} ({type(name).__name__})" for name in names if not isinstance(name, str)]
+    if odd or not names:
+        raise InputError(
+            f"expected names of observations, or one group as {{column: level}}, as root, found "
+            f"{odd[0] if odd else 'none'}: take some of obs_names, or name a group as {{'cell_type': 'stem'}}."
+        )
     found = [np.flatnonzero(data.obs_names == name) for name in names]
     strange = [name for name, rows in zip(names, found, strict=True) if len(rows) != 1]
-    if strange or not found:
+    if strange:
         raise InputError(
             f"expected names that one observation each has as root, found {len(strange)} others ({first(strange)}): "
             "take some of obs_names, or name a group as {'cell_type': 'stem'}."
