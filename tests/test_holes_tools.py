@@ -6,6 +6,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from scipy.stats import kstest
 
 import biovae as bv
@@ -120,10 +121,32 @@ def test_the_metric_is_differentiated_through_the_decoder(modality):
 
 
 def test_lengths_are_a_distance_between_types(vae, adata):
-    table = bv.tl.path_lengths(vae, adata, "cell_type")
-    np.testing.assert_array_equal(table.to_numpy(), table.to_numpy().T)
+    found = bv.tl.path_lengths(vae, adata, "cell_type")
+    table = found.frame.to_numpy()
+    np.testing.assert_array_equal(table, table.T)
     assert (np.diag(table) == 0).all()
-    assert (table.to_numpy()[~np.eye(3, dtype=bool)] > 0).all()
+    assert (table[~np.eye(3, dtype=bool)] > 0).all()
+    assert found.lower is None
+    names = found.frame.index
+    pairs = {table[a, b]: f"{names[a]} and {names[b]}, {table[a, b]:.3g}" for a in range(3) for b in range(a + 1, 3)}
+    assert f"Nearest are {pairs[min(pairs)]}, farthest {pairs[max(pairs)]}. One fit: " in str(found)
+    alone = adata.copy()
+    alone.obs["same"] = "a"
+    with pytest.raises(bv.InputError, match="two groups or more in 'same', found 'a' alone"):
+        bv.tl.path_lengths(vae, alone, "same")
+
+
+def test_lengths_of_an_ensemble_are_as_sure_as_its_fits_agree(adata):
+    vae = bv.VAE(bv.rna(), latent=2, hidden=16).fit(adata, epochs=3, ensemble=2, progress=False)
+    found = bv.tl.path_lengths(vae, adata, "cell_type", progress=False)
+    each = np.array([bv.tl.path_lengths(m, adata, "cell_type", progress=False).frame for m in vae.members])[:, 0, 1]
+    assert found.frame.iloc[0, 1] == pytest.approx(np.sqrt(each.prod()))
+    half = stats.t.ppf(0.95, 1) * np.log(each).std(ddof=1) * np.sqrt(1 + 1 / 2)
+    assert found.upper.iloc[0, 1] == pytest.approx(found.frame.iloc[0, 1] * np.exp(half))
+    assert found.lower.iloc[1, 0] == pytest.approx(found.frame.iloc[1, 0] / np.exp(half))
+    assert (np.diag(found.lower) == 0).all()
+    assert "to" in str(found)
+    assert "One fit" not in str(found)
 
 
 @pytest.fixture(scope="module", params=[0.0, 10.0], ids=["around 0", "above 0"])

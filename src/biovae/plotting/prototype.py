@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NEEDED = ("feature", "prototype", "mean", "log2_fold_change")
 
 
-def prototype(frame: pd.DataFrame, *, label: int = 12, unit: str = "counts", ax: Axes | None = None) -> Axes:
+def prototype(frame: pd.DataFrame, *, label: int = 12, unit: str = "counts per 10,000", ax: Axes | None = None) -> Axes:
     """Draw every feature's prototype against its mean, and name those that differ most.
 
     Both axes are logarithmic where no value is negative; a value of zero is drawn at the smallest positive one.

@@ -11,7 +11,8 @@ from anndata import AnnData
 from jaxtyping import Float
 from mudata import MuData
 
-from biovae.analysis import Curve, Metric, Pull, central, distances, geodesic, limits, straight, switches
+from biovae.analysis import Curve, Metric, Pull, central, distances, geodesic, limits, pooled, straight, switches
+from biovae.analysis.limits import SHARE
 from biovae.errors import InputError, closest
 from biovae.model import VAE
 from biovae.model.doubt import last_weights
@@ -101,6 +102,41 @@ def path(  # noqa: PLR0913 - a user's door
     return _walk(given, curve, modality, (draws, seed))
 
 
+@dataclass(frozen=True)
+class Lengths:
+    """How far groups are apart.
+
+    Attributes:
+        frame: Lengths of the geodesics between their centres, a row and a column per group; of an ensemble the mean
+            over its fits, of logarithms.
+        lower: Of the interval that holds the length in another fit with 90 % probability; None for a single fit.
+        upper: Of it.
+    """
+
+    frame: pd.DataFrame
+    lower: pd.DataFrame | None = None
+    upper: pd.DataFrame | None = None
+
+    def __str__(self) -> str:
+        """Who is nearest, who is farthest, and how sure that is."""
+        one, other = np.triu_indices(len(self.frame), 1)
+        order = np.argsort(self.frame.to_numpy()[one, other], kind="stable")
+        nearest, farthest = (self._pair(int(one[i]), int(other[i])) for i in (order[0], order[-1]))
+        doubt = (
+            " One fit: how far lengths move with the seed is not known; fit(data, ensemble=5) knows."
+            if self.lower is None
+            else ""
+        )
+        return f"Nearest are {nearest}, farthest {farthest}.{doubt}"
+
+    def _pair(self, a: int, b: int) -> str:
+        names = self.frame.index
+        said = f"{names[a]} and {names[b]}, {self.frame.iloc[a, b]:.3g}"
+        if self.lower is None or self.upper is None:
+            return said
+        return f"{said} ({self.lower.iloc[a, b]:.3g} to {self.upper.iloc[a, b]:.3g})"
+
+
 def path_lengths(
     vae: VAE,
     data: AnnData | MuData,
@@ -109,8 +145,10 @@ def path_lengths(
     modality: str | None = None,
     seed: int = 0,
     progress: bool = True,
-) -> pd.DataFrame:
-    """Lengths of the geodesics between the centres of groups: a distance between types, a row and a column per group.
+) -> Lengths:
+    """Lengths of the geodesics between the centres of groups: a distance between types.
+
+    Every fit of an ensemble is asked: the seed moves a length by several per cent.
 
     Args:
         vae: A fitted model.
@@ -119,15 +157,32 @@ def path_lengths(
         modality: Whose features measure length; None takes the first.
         seed: Of the neighbour graph.
         progress: Show a bar on a terminal.
+
+    Raises:
+        InputError: There is one group only, or no such column.
     """
+    tables = [_lengths(member, data, groups, (modality, seed), show=progress) for member in vae.members]
+    if len(tables) == 1:
+        return Lengths(tables[0])
+    logs = np.log(np.maximum(np.array(tables), TINY))
+    both = pooled(logs, np.zeros_like(logs), SHARE)
+    apart, like = ~np.eye(len(tables[0]), dtype=bool), tables[0]
+    mean, lower, upper = (like * 0 + np.where(apart, np.exp(x), 0) for x in (both.mean, both.lower, both.upper))
+    return Lengths(mean, lower, upper)
+
+
+def _lengths(vae: VAE, data: AnnData | MuData, groups: str, how: tuple[str | None, int], *, show: bool) -> pd.DataFrame:
+    modality, seed = how
     given = latent(vae, data, seed=seed)
     named = regions(given, data, groups)
     levels = np.unique(named)
+    if len(levels) < 2:
+        raise InputError(f"expected two groups or more in {groups!r}, found {str(levels[0])!r} alone: name another column.")
     centres = given.q.mean[[central(given.q.mean, named == level) for level in levels]]
-    metric = _metric(given, modality)
     pairs = [*itertools.combinations(range(len(levels)), 2)]
-    shown = passing(pairs, len(pairs), "walking", show=progress)
-    return pd.DataFrame(distances(metric, centres, given.q.mean, seed, shown), index=levels, columns=levels)
+    shown = passing(pairs, len(pairs), "walking", show=show)
+    found = distances(_metric(given, modality), centres, given.q.mean, seed, shown)
+    return pd.DataFrame(found, index=levels, columns=levels)
 
 
 def _metric(given: Latent, modality: str | None) -> Metric:

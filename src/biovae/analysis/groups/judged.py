@@ -70,7 +70,10 @@ class Judged:
     def _verdict(self, measure: str, rows: pd.DataFrame) -> str:
         table = rows.set_index("method")
         mine, other = table.loc[self.method], table.loc[self.baseline]
-        said = f"{measure}: {{}}; {self.method} {mine['value']:.3f}, {self.baseline} {other['value']:.3f}."
+        said = (
+            f"{measure}: {{}}; {self.method} {mine['value']:.3f}, {self.baseline} {other['value']:.3f}, gain "
+            f"{mine['gain']:.2g} ({mine['gain_lower']:.2g} to {mine['gain_upper']:.2g})."
+        )
         if mine["gain_lower"] > 0:
             return said.format(f"{self.method} beats {self.baseline}")
         if mine["gain_upper"] < 0:
