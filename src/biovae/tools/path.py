@@ -177,7 +177,8 @@ def _lengths(vae: VAE, data: AnnData | MuData, groups: str, how: tuple[str | Non
     named = regions(given, data, groups)
     levels = np.unique(named)
     if len(levels) < 2:
-        raise InputError(f"expected two groups or more in {groups!r}, found {str(levels[0])!r} alone: name another column.")
+        only = str(levels[0])
+        raise InputError(f"expected two groups or more in {groups!r}, found {only!r} alone: name another column.")
     centres = given.q.mean[[central(given.q.mean, named == level) for level in levels]]
     pairs = [*itertools.combinations(range(len(levels)), 2)]
     shown = passing(pairs, len(pairs), "walking", show=show)
