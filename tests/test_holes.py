@@ -432,6 +432,16 @@ def test_a_graph_in_pieces_is_joined_by_its_shortest_edges():
     assert (9, 20) not in pairs
 
 
+def test_the_deepest_hole_is_said_with_what_is_not_sure_of_it():
+    mean, variance, names = two_types(each=30)
+    q = density(mean, variance)
+    sure, plain = (holes(q, names, draws=draws) for draws in (20, 0))
+    row = sure.frame.iloc[0]
+    assert f"{row['depth']:.1f} nats; {row['lower']:.1f} to {row['upper']:.1f} by a bootstrap" in str(sure)
+    assert plain.frame["lower"].isna().all()
+    assert f"({row['depth']:.1f} nats);" in str(plain)
+
+
 def test_equal_steps_are_equal():
     curve = np.cumsum(np.random.default_rng(0).random((30, 1)), axis=0)
     steps = np.diff(equal_steps(curve, 12), axis=0)

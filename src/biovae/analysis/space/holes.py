@@ -80,7 +80,9 @@ class Holes:
         said = f"{len(empty)} of {len(self.frame)} passes between regions are unsupported"
         if len(empty):
             row = empty.iloc[0]
-            said += f", the deepest between {row['one']} and {row['other']} ({row['depth']:.1f} nats)"
+            doubt = f"; {row['lower']:.1f} to {row['upper']:.1f} by a bootstrap, which is too sure of a void"
+            known = doubt if np.isfinite(row["lower"]) else ""
+            said += f", the deepest between {row['one']} and {row['other']} ({row['depth']:.1f} nats{known})"
         return f"{said}; absence of data alone cannot prove a state forbidden."
 
 
@@ -98,7 +100,7 @@ def holes(
         q: The density, see `density`.
         groups: The region of each of its observations: types, or clusters.
         neighbours: Each region is joined with as many of the nearest others.
-        draws: Of the bootstrap.
+        draws: Of the bootstrap; 0 leaves the limits out.
         seed: Of the bootstrap and of the neighbour graph.
 
     Raises:
@@ -215,7 +217,7 @@ def _record(
     support = q.support(z)
     frame = pd.DataFrame({"one": [names[a] for a in ends[:, 0]], "other": [names[b] for b in ends[:, 1]]})
     frame = frame.assign(log_density=bottom, depth=depth)
-    frame["lower"], frame["upper"] = limits(deep)
+    frame["lower"], frame["upper"] = limits(deep) if draws else (np.nan, np.nan)
     frame["best"] = np.maximum(top[ends].min(1) - _journeys(ends, bottom, len(centres)), 0)
     frame["support"] = support
     frame["call"] = np.where(support < LEVEL, "unsupported", "supported")
