@@ -248,6 +248,23 @@ def test_an_open_end_is_said_to_be_open(settled, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_slow_parts_are_counted_without_a_terminal(monkeypatch, capsys):
+    def parts():
+        for i in range(4):
+            time.sleep(0.02)
+            yield i
+
+    assert list(shown.passing(parts(), 4, "walking", show=True)) == [0, 1, 2, 3]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(shown, "SELDOM", 0.03)
+    assert list(shown.passing(parts(), 4, "walking", show=True)) == [0, 1, 2, 3]
+    said = capsys.readouterr().err
+    assert "walking: " in said
+    assert " of 4" in said
+    assert list(shown.passing(parts(), 4, "walking", show=False)) == [0, 1, 2, 3]
+    assert capsys.readouterr().err == ""
+
+
 def test_a_slow_first_step_is_explained(monkeypatch, capsys):
     class Slow:
         progress = Progress()

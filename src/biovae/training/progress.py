@@ -12,6 +12,7 @@ from biovae.training.crowding import Crowding
 from biovae.training.loop import Progress
 
 PATIENCE = 2.0  # seconds without a word
+SELDOM = 10.0  # seconds between lines of what is no fit
 FITTING = "fitting"
 SLOW_START = "compiling loops, once per installation"
 
@@ -103,11 +104,16 @@ def _summary(p: Progress) -> str:
 
 
 def passing(parts: Iterable[Part], total: int, name: str, *, show: bool) -> Iterator[Part]:
-    """Any stream of parts, with a bar on a terminal while they pass; silent elsewhere."""
-    if not show or not sys.stderr.isatty():
-        yield from parts
-        return
-    from rich.console import Console
-    from rich.progress import track
+    """Any stream of parts, with a bar on a terminal while they pass; elsewhere a line now and then, if slow."""
+    if show and sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track
 
-    yield from track(parts, name, total, console=Console(stderr=True), transient=True)
+        yield from track(parts, name, total, console=Console(stderr=True), transient=True)
+        return
+    last = time.monotonic()
+    for number, part in enumerate(parts):
+        if show and time.monotonic() - last >= SELDOM:
+            last = time.monotonic()
+            print(f"{name}: {number} of {total}", file=sys.stderr, flush=True)
+        yield part
