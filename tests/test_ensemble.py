@@ -176,8 +176,8 @@ def test_one_worker_and_one_fit_need_no_process(cells, monkeypatch):
     from biovae.model import ensemble
 
     monkeypatch.setattr(ensemble, "several", None)
-    model().fit(cells, epochs=1, ensemble=2, workers=1, progress=False)
-    model().fit(cells, epochs=1, workers=8, progress=False)
+    assert len(model().fit(cells, epochs=1, ensemble=2, workers=1, progress=False).members) == 2
+    assert len(model().fit(cells, epochs=1, workers=8, progress=False).members) == 1
 
 
 def test_workers_that_cannot_be_are_refused(cells):

@@ -9,6 +9,7 @@ from scipy import stats
 from scipy.stats import ortho_group
 
 import biovae as bv
+import test_ensemble
 from biovae.analysis import (
     Differential,
     Null,
@@ -26,35 +27,11 @@ from biovae.analysis import (
     trajectory,
 )
 from biovae.analysis.models.agreement import kept_apart
-from biovae.datasets import Scenario, Technical, simulate
 from biovae.errors import InputError
 from biovae.tools.trajectory import root_rows
 from biovae.training import progress
 
-EPOCHS = 6
-
-
-@pytest.fixture(scope="module")
-def cells():
-    return simulate(Scenario(technical=Technical(batches=1)), cells=240, genes=50, seed=0)
-
-
-def model(**change):
-    return bv.VAE(bv.rna(), **({"latent": 3, "hidden": 16} | change))
-
-
-@pytest.fixture(scope="module")
-def fitted(cells):
-    return model().fit(cells, epochs=EPOCHS, ensemble=3, seed=4, progress=False)
-
-
-def weights(vae):
-    return {name: value.clone() for name, value in vae.network.state_dict().items()}
-
-
-def same(one, other):
-    return all(bool((other[name] == value).all()) for name, value in one.items())
-
+model, cells, fitted = test_ensemble.model, test_ensemble.cells, test_ensemble.fitted  # two are fixtures
 
 # maps by hand
 
