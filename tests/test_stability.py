@@ -135,6 +135,13 @@ def test_clusters_that_fall_apart_are_not_to_be_reported():
     assert "apart" not in found.groups
 
 
+def test_clusters_that_are_given_are_judged_as_clusters():
+    found = stability(falling_apart(), groups=np.array([*"abcd"])[KIND], clusters=True)
+    assert found.unstable == ["c", "d"]
+    assert "apart" not in found.groups
+    assert "Not found again at this resolution" in str(found)
+
+
 def test_named_groups_are_judged_by_their_neighbours_and_not_by_clusters():
     """At a resolution where clusters are random pieces, groups that lie apart are apart all the same."""
     named = np.array([*"abcd"])[KIND]

@@ -234,4 +234,5 @@ def _stability(vae: VAE, evidence: Evidence) -> Stability | None:
     members = vae.members
     if len(members) < 2:
         return None
-    return compared(members, evidence.observations, evidence.clusters, seed=evidence.seed, progress=True)
+    found = evidence.clusters
+    return compared(members, evidence.observations, found, clusters=True, seed=evidence.seed, progress=True)

@@ -108,6 +108,7 @@ def compared(  # noqa: PLR0913 - what `stability` and a run's report have in com
     observations: Observations,
     named: np.ndarray | None,
     *,
+    clusters: bool = False,
     resolution: float = 0.3,
     cells: int = CELLS,
     seed: int = 0,
@@ -119,6 +120,7 @@ def compared(  # noqa: PLR0913 - what `stability` and a run's report have in com
         members: Fitted models of one recipe.
         observations: As the models see them.
         named: The group of each observation; None takes clusters of the first member.
+        clusters: Groups are clusters of the first member.
         resolution: Of the clusters.
         cells: Compare at most so many.
         seed: Of draws and clusters.
@@ -138,6 +140,7 @@ def compared(  # noqa: PLR0913 - what `stability` and a run's report have in com
         [m.mean for m in moments],
         [m.variance for m in moments],
         groups=None if named is None else named[rows],
+        clusters=clusters,
         references=references,
         resolution=resolution,
         seed=seed,

@@ -145,6 +145,7 @@ def stability(  # noqa: PLR0913 - the door for those who fitted something else
     variances: Sequence[Float[np.ndarray, "obs latent"]] | None = None,
     *,
     groups: Sequence[object] | np.ndarray | None = None,
+    clusters: bool = False,
     references: Mapping[str, Sequence[Float[np.ndarray, "obs latent"]]] | None = None,
     k: int = K,
     resolution: float = RESOLUTION,
@@ -156,6 +157,7 @@ def stability(  # noqa: PLR0913 - the door for those who fitted something else
         maps: Posterior means of each fit.
         variances: Marginal variances of its posterior; 0 where not given.
         groups: What to speak of: labels, or clusters of the first map where not given.
+        clusters: Groups are clusters of the first map, too: judged by whether they are found again.
         references: By name, maps of the same observations that show what a number means.
         k: Neighbours.
         resolution: Of the clusters.
@@ -167,7 +169,7 @@ def stability(  # noqa: PLR0913 - the door for those who fitted something else
     given = None if groups is None else np.asarray(groups)
     if given is not None:
         codes(given, len(maps[0]) if maps else 0)
-    own = agreement(maps, k=k, resolution=resolution, seed=seed, named=given)
+    own = agreement(maps, k=k, resolution=resolution, seed=seed, named=None if clusters else given)
     others = {name: agreement(m, k=k, resolution=resolution, seed=seed) for name, m in (references or {}).items()}
     rows = {}
     for name, found in {FITS: own, **others}.items():
