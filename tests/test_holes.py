@@ -6,8 +6,12 @@ import scipy.sparse
 from scipy import optimize, stats
 
 from biovae.analysis import (
+    Binary,
+    Counts,
+    Decoder,
     Density,
     Metric,
+    Reals,
     density,
     distances,
     exclusive_pairs,
@@ -273,7 +277,7 @@ def test_pairs_that_exclude_each_other_are_the_markers_of_the_two_types():
 
 def test_real_observations_are_as_plausible_as_each_other_and_the_hole_is_not():
     mean, variance, counts, decode = typed_counts()
-    judged = judge(density(mean[:400], variance[:400]), counts[:400], decode, again=lambda z: z + 0.0)
+    judged = judge(density(mean[:400], variance[:400]), Counts(counts[:400]), decode, again=lambda z: z + 0.0)
     new = judged(mean[400:])
     assert stats.kstest(new["plausibility"], "uniform").statistic < 0.15  # 400 measure 200
     assert stats.kstest(new["coherence"], "uniform").statistic < 0.15
@@ -287,10 +291,10 @@ def test_real_observations_are_as_plausible_as_each_other_and_the_hole_is_not():
 def test_parts_that_are_given_are_reported_and_the_others_are_not():
     mean, variance, counts, decode = typed_counts(cells=200)
     q = density(mean, variance)
-    plain = judge(q, counts, decode)(mean[:3])
+    plain = judge(q, Counts(counts), decode)(mean[:3])
     assert "drift" not in plain
     assert "doubt" not in plain
-    whole = judge(q, counts, decode, again=np.zeros_like, doubt=lambda z: np.abs(z[:, 0]))(mean[:3])
+    whole = judge(q, Counts(counts), decode, again=np.zeros_like, doubt=lambda z: np.abs(z[:, 0]))(mean[:3])
     np.testing.assert_allclose(whole["doubt"], np.abs(mean[:3, 0]))
     np.testing.assert_allclose(whole["drift"], (mean[:3] ** 2 / q.variance.mean(0)).sum(1))
 
@@ -298,7 +302,7 @@ def test_parts_that_are_given_are_reported_and_the_others_are_not():
 def test_misfit_is_the_likelihood_lost_by_the_neighbours():
     mean, variance, counts, decode = typed_counts(cells=10)
     z = np.array([[0.5, 0.0]])
-    found = judge(density(mean, variance), counts, decode)(z)["misfit"].iloc[0]
+    found = judge(density(mean, variance), Counts(counts), decode)(z)["misfit"].iloc[0]
     near = np.argsort(((mean - z) ** 2).sum(1))[:10]
     lost = seen = 0.0
     for n in near:
@@ -306,6 +310,47 @@ def test_misfit_is_the_likelihood_lost_by_the_neighbours():
         lost += counts[[n]].toarray()[0] @ (own - other)
         seen += counts[[n]].sum()
     assert found == pytest.approx(1000 * lost / seen, rel=1e-5)
+
+
+@pytest.mark.parametrize("far", [0.0, 1e4])
+def test_nats_tell_means_apart_as_the_likelihood_does(far):
+    rng = np.random.default_rng(0)
+    chosen = scipy.sparse.csr_array(np.array([[1.0, 1, 0, 0], [0, 1, 0, 1]]))
+    p, q = rng.uniform(0.05, 0.95, (2, 2, 6))
+    ones = rng.integers(0, 2, (4, 6)).astype(float)
+    said = Binary(ones).nats(chosen, p) - Binary(ones).nats(chosen, q)
+    expected = chosen @ ones * np.log(p / q) + (chosen @ (1 - ones)) * np.log((1 - p) / (1 - q))
+    np.testing.assert_allclose(said, expected.sum(1))
+    x, m, n, noise = far + rng.standard_normal((4, 6)), far + p, far - q, rng.uniform(0.5, 2, 6)
+    found = Reals(x, noise).nats(chosen, m) - Reals(x, noise).nats(chosen, n)
+    each = [
+        sum(stats.norm.logpdf(x[i], m[k], noise).sum() - stats.norm.logpdf(x[i], n[k], noise).sum() for i in rows)
+        for k, rows in enumerate([(0, 1), (1, 3)])
+    ]
+    np.testing.assert_allclose(found, each, rtol=1e-6)
+
+
+def test_doubt_is_how_far_decoders_differ_more_than_at_the_nearest_observations():
+    mean, variance, counts, decode = typed_counts(cells=200)
+    tilts = np.linspace(-0.3, 0.3, 5)
+    others = [
+        Decoder(lambda z, tilt=tilt: decode(z) * np.exp(tilt * np.atleast_2d(z)[:, :1] * (np.arange(40) % 2)))
+        for tilt in tilts
+    ]
+    q, z = density(mean, variance), np.array([[-1.1, 0.0], [1.0, 0.2], [6.0, 0.0]])
+    found = judge(q, Counts(counts), decode, others=others)(z)
+    depth = np.median(counts.sum(1))
+
+    def spread(at):
+        profiles = np.stack([other.decode(at) / other.decode(at).sum(1, keepdims=True) for other in others])
+        return (4 * depth * np.sqrt(profiles).var(0, ddof=1)).sum(1)
+
+    near = np.argsort(((z[:, None] - mean) ** 2).sum(-1), axis=1)[:, :5]
+    expected = [np.log(spread(z[[i]])[0]) - np.log(spread(mean[rows])).mean() for i, rows in enumerate(near)]
+    np.testing.assert_allclose(found["doubt"], expected, rtol=1e-6)
+    assert found["p_doubt"].iloc[2] < 0.01
+    assert (found["lower"] <= found["upper"]).all()
+    assert found["lower"].iloc[0] < found["plausibility"].iloc[0] < found["upper"].iloc[0]
 
 
 # shores
@@ -477,8 +522,8 @@ def test_features_switch_in_the_order_of_their_thresholds():
         (lambda m, v: density(m, v).support(np.zeros((2, 7))), "2 coordinates, as the density has, found 7"),
         (lambda m, v: holes(density(m, v), ["a"] * len(m)), "found 1: a hole"),
         (lambda m, v: holes(density(m, v), ["a"] * 3), "found 3"),
-        (lambda m, v: judge(density(m, v), scipy.sparse.csr_array((3, 2)), np.asarray), "found 3 rows"),
-        (lambda m, v: judge(density(m, v), np.full((len(m), 2), -1.0), np.asarray), "at least 0"),
+        (lambda m, v: judge(density(m, v), Counts(scipy.sparse.csr_array((3, 2))), np.asarray), "found 3 rows"),
+        (lambda m, v: judge(density(m, v), Counts(np.full((len(m), 2), -1.0)), np.asarray), "at least 0"),
         (lambda m, v: rise(scipy.sparse.csr_array((3, 2)), m, np.zeros(len(m), int), (0, 1)), "found 3"),
         (lambda m, v: geodesic(Metric(np.asarray), np.zeros(3), np.ones(3), m), "2 coordinates"),
         (lambda m, v: switches(np.ones((3, 2)), ["a"]), "1 features"),

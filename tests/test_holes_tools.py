@@ -43,7 +43,7 @@ def test_holes_lie_between_types_and_are_unsupported(vae, adata):
     assert set(found.frame["one"]) | set(found.frame["other"]) == {"type 1", "type 2", "type 3"}
     assert (found.frame["lower"] <= found.frame["upper"]).all()
     assert (found.frame["depth"] > 3).all()
-    assert {"drift", "misfit", "coherence", "plausibility", "rise", "risers"} <= set(found.frame)
+    assert {"doubt", "drift", "misfit", "plausibility_upper", "rise", "risers"} <= set(found.frame)
     assert (found.frame["plausibility"] < 0.2).all()
     assert found.z.shape == (len(found.frame), 4)
     again = bv.tl.holes(vae, adata, groups="cell_type")
@@ -58,9 +58,14 @@ def test_clusters_serve_where_no_groups_are_named(vae, adata):
 def test_real_cells_are_plausible_and_a_far_point_is_not(vae, adata):
     real = bv.tl.plausibility(vae, adata, vae.embed(adata)[:100])
     assert 0.3 < real["plausibility"].mean() < 0.7
+    assert (real["lower"] <= real["upper"]).all()
     far = bv.tl.plausibility(vae, adata, np.full((1, 4), 6.0)).iloc[0]
     assert far["support"] < 0.01
+    assert far["p_doubt"] < 0.05
     assert far["plausibility"] < 0.01
+    assert far["upper"] < 0.01
+    plain = bv.tl.plausibility(vae, adata, np.full((1, 4), 6.0), draws=0)
+    assert not {"doubt", "lower"} & set(plain)
     doubted = bv.tl.plausibility(vae, adata, vae.embed(adata)[:5], doubt=lambda z: np.abs(z).sum(1))
     assert {"doubt", "p_doubt"} <= set(doubted)
 
@@ -160,11 +165,15 @@ def reals(request):
     return bv.VAE(bv.continuous(), latent=2, hidden=16).fit(data, epochs=200, progress=False), data
 
 
-def test_reals_have_holes_and_paths_without_plausibility(reals):
+def test_reals_are_plausible_where_they_are_and_not_between(reals):
     vae, data = reals
-    assert "misfit" not in bv.tl.holes(vae, data, groups="side", draws=5).frame
-    with pytest.raises(bv.InputError, match="modality of counts"):
-        bv.tl.plausibility(vae, data, np.zeros((1, 2)))
+    hole = bv.tl.holes(vae, data, groups="side", draws=5).frame.iloc[0]
+    assert hole["plausibility"] < 0.05
+    assert "rise" not in hole
+    real = bv.tl.plausibility(vae, data, vae.embed(data))
+    assert "clash" not in real
+    assert 0.3 < real["plausibility"].mean() < 0.7
+    assert (real["lower"] <= real["upper"]).all()
 
 
 def test_reals_switch_by_differences_whatever_their_sign(reals):

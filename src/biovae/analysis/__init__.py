@@ -69,8 +69,9 @@ from biovae.analysis.oddities.shift import Shift, energy
 from biovae.analysis.space.density import Density, PriorSupport, density, prior_support
 from biovae.analysis.space.exclusion import exclusive_pairs
 from biovae.analysis.space.holes import Holes, holes
+from biovae.analysis.space.observed import Binary, Counts, Observed, Reals
 from biovae.analysis.space.path import Curve, Features, Lift, Metric, Pull, distances, geodesic, straight
-from biovae.analysis.space.plausibility import Doubt, Judge, judge
+from biovae.analysis.space.plausibility import Decoder, Doubt, Judge, judge
 from biovae.analysis.space.prototype import Prototype, prototype
 from biovae.analysis.space.shores import Rise, rise
 from biovae.analysis.space.switches import switches
@@ -85,11 +86,14 @@ __all__ = [
     "Agreement",
     "Anomalies",
     "Archetypes",
+    "Binary",
     "Choice",
     "Comparison",
     "Contamination",
+    "Counts",
     "Curve",
     "Decoded",
+    "Decoder",
     "Density",
     "Differential",
     "Dimensions",
@@ -108,12 +112,14 @@ __all__ = [
     "Metric",
     "NeighbourGraph",
     "Null",
+    "Observed",
     "Pooled",
     "Predicted",
     "PriorSupport",
     "Prototype",
     "Pull",
     "Question",
+    "Reals",
     "References",
     "Response",
     "Rise",

@@ -13,16 +13,38 @@ from anndata import AnnData
 from jaxtyping import Float
 from mudata import MuData
 
-from biovae.analysis import Density, Doubt, Holes, Judge, PriorSupport, judge, log_normalise, rise
+from biovae.analysis import (
+    Binary,
+    Counts,
+    Decoder,
+    Density,
+    Doubt,
+    Holes,
+    Judge,
+    Observed,
+    PriorSupport,
+    Reals,
+    judge,
+    log_normalise,
+    rise,
+)
 from biovae.analysis import holes as find
 from biovae.analysis import prior_support as supported
+from biovae.batch import plain
 from biovae.model import VAE
+from biovae.model.doubt import last_weights
+from biovae.model.generate import Wanted
+from biovae.model.lastlayer import with_weights
 from biovae.noise import Noise
 from biovae.schema import Support
-from biovae.tools.latent import Latent, counts_of, decoder, latent, regions, support_of, there_and_back
+from biovae.tools.labels import carried, quantities
+from biovae.tools.latent import PER, Latent, counts_of, decoder, latent, regions, support_of, there_and_back
 
 RISERS = 5  # features that are named
-CELLS = 20_000  # observations whose counts are looked at
+CELLS = 20_000  # observations whose values are looked at
+DECODERS = 20  # that the training set cannot tell from the one it gave
+RESIDUALS = 1000  # observations that tell the noise of real values
+LEAST = 1e-6  # of a standard deviation of noise
 
 
 def density(vae: VAE, data: AnnData | MuData, *, held_out: str | np.ndarray | None = None, seed: int = 0) -> Density:
@@ -58,15 +80,16 @@ def holes(  # noqa: PLR0913 - a user's door
         vae: A fitted model.
         data: The observations; not changed.
         groups: Column of `obs` that names the regions; None takes clusters of the latent neighbour graph.
-        modality: Whose decoded profiles are judged, where it holds counts; None takes the first. Up to 20,000
-            observations are looked at for that.
+        modality: Whose decoded values are judged; None takes the first. Up to 20,000 observations are looked at for
+            that.
         held_out: See `density`.
         draws: Of the bootstrap, for the intervals of depth.
         seed: Of every draw.
 
     Returns:
-        `frame` with the columns of `analysis.holes`, and for counts those of `plausibility`, `rise` (see
-        `analysis.rise`) and `risers`, the features that carry it; positions, strings, profiles of density.
+        `frame` with the columns of `analysis.holes` (`lower` and `upper` are those of depth), those of `plausibility`
+        with `plausibility_lower` and `plausibility_upper`, and for counts `rise` (see `analysis.rise`) and `risers`,
+        the features that carry it; positions, strings, profiles of density.
 
     Raises:
         InputError: There is one region only, or an observation has none.
@@ -74,12 +97,13 @@ def holes(  # noqa: PLR0913 - a user's door
     given = latent(vae, data, held_out, seed)
     named = regions(given, data, groups, seed)
     found = find(given.q, named, draws=draws, seed=seed)
-    if found.frame.empty or support_of(vae, modality) is not Support.COUNTS:
+    if found.frame.empty:
         return found
     few = given if len(given.rows) <= CELLS else latent(vae, data, held_out, seed, CELLS)
-    judged = _judge(few, modality, None, seed)(found.z).drop(columns=["rarity", "support"])
-    their = named[np.searchsorted(given.rows, few.rows)]
-    parts = [found.frame, judged, _rises(few, found, their, modality)]
+    judged = _judge(few, modality, DECODERS, seed)(found.z).drop(columns=["rarity", "support"])
+    parts = [found.frame, judged.rename(columns={name: f"plausibility_{name}" for name in ("lower", "upper")})]
+    if support_of(vae, modality) is Support.COUNTS:
+        parts.append(_rises(few, found, named[np.searchsorted(given.rows, few.rows)], modality))
     return replace(found, frame=pd.concat(parts, axis=1))
 
 
@@ -113,6 +137,7 @@ def plausibility(  # noqa: PLR0913 - a user's door
     modality: str | None = None,
     held_out: str | np.ndarray | None = None,
     doubt: Doubt | None = None,
+    draws: int = DECODERS,
     seed: int = 0,
 ) -> pd.DataFrame:
     """How plausible is what points of the latent space decode to: every part, its share among real observations, all.
@@ -121,16 +146,19 @@ def plausibility(  # noqa: PLR0913 - a user's door
         vae: A fitted model.
         data: The observations to measure by, up to 20,000 of them; not changed.
         z: Points, (points, latent).
-        modality: Whose decoded profiles are judged; it must hold counts. None takes the first.
+        modality: Whose decoded values are judged: counts, reals, or zeros and ones. None takes the first.
         held_out: See `density`.
-        doubt: z to the uncertainty of the decoder, for example the spread over models fitted apart; left out if None.
+        doubt: z to the uncertainty of the decoder, in place of how far decoders differ whose last layer the training
+            set cannot tell from this one's (see `model.doubt`).
+        draws: Of the last layer's weights, for doubt and for the limits of plausibility; 0 leaves both out.
         seed: Of every draw.
 
     Returns:
-        See `analysis.Judge`: a row per point, columns `rarity`, `drift`, `misfit`, `clash`; `support`, `p_drift`, ...;
-        `coherence` and `plausibility`.
+        See `analysis.Judge`: a row per point, columns `rarity`, `doubt`, `drift`, `misfit`, `clash`; `support`,
+        `p_doubt`, ...; `coherence`, `plausibility`, and its 90 % interval, `lower` and `upper`. A likelihood that
+        does not know how sure its weights are has neither doubt nor limits.
     """
-    return _judge(latent(vae, data, held_out, seed, CELLS), modality, doubt, seed)(z)
+    return _judge(latent(vae, data, held_out, seed, CELLS), modality, draws, seed, doubt)(z)
 
 
 def _rises(given: Latent, found: Holes, named: np.ndarray, modality: str | None) -> pd.DataFrame:
@@ -145,6 +173,25 @@ def _rises(given: Latent, found: Holes, named: np.ndarray, modality: str | None)
     return pd.DataFrame(rows, columns=["rise", "risers"])
 
 
-def _judge(given: Latent, modality: str | None, doubt: Doubt | None, seed: int) -> Judge:
-    counts, decode = counts_of(given, modality), decoder(given.vae, modality)
-    return judge(given.q, counts, decode, again=there_and_back(given, seed), doubt=doubt, seed=seed)
+def _judge(given: Latent, modality: str | None, draws: int, seed: int, doubt: Doubt | None = None) -> Judge:
+    decode, again = decoder(given.vae, modality), there_and_back(given, seed)
+    wanted = Wanted(given.vae.index(modality), None, PER, "average", draws)
+    weights = last_weights(given.vae.fitted, wanted, seed) or ()
+    others = [Decoder(with_weights(decode, drawn), with_weights(again, drawn)) for drawn in weights]
+    return judge(given.q, _observed(given, modality), decode, again=again, others=others, doubt=doubt, seed=seed)
+
+
+def _observed(given: Latent, modality: str | None) -> Observed:
+    """The values of a modality, as their kind asks."""
+    quantities(given.vae, modality)
+    support, m = support_of(given.vae, modality), given.vae.index(modality)
+    if support is Support.COUNTS:
+        return Counts(counts_of(given, modality))
+    carried(given.observations, m)
+    x = given.observations.x[m]
+    if support is Support.BINARY:
+        return Binary(plain(x))
+    values = plain(x)
+    rows = np.random.default_rng(0).permutation(len(values))[:RESIDUALS]
+    left = values[rows] - given.vae.decode(given.q.mean[rows], modality=modality)
+    return Reals(values, np.maximum(np.sqrt((left**2).mean(0)), LEAST))
