@@ -41,7 +41,18 @@ EXTRA_LIBRARIES = {
     "training": {"rich"},
     "kernels": {"numba", "triton"},
 }  # where they are used, and only then
-ANALYSIS = ["normalise", "limits", "neighbourhoods", "axes", "space", "trajectories", "groups", "oddities", "models"]
+ANALYSIS = [
+    "normalise",
+    "limits",
+    "pooling",
+    "neighbourhoods",
+    "axes",
+    "space",
+    "trajectories",
+    "groups",
+    "oddities",
+    "models",
+]
 ANALYSIS_MAY_IMPORT = {"analysis", "errors", "noise"}  # arrays in, records out: never a model
 
 DOORS = {

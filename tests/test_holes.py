@@ -1,6 +1,9 @@
 """Density, passes, plausibility and paths against closed forms, scipy, and surfaces whose geodesics are known."""
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 from scipy import optimize, stats
@@ -10,8 +13,10 @@ from biovae.analysis import (
     Counts,
     Decoder,
     Density,
+    Holes,
     Metric,
     Reals,
+    among_fits,
     density,
     distances,
     exclusive_pairs,
@@ -247,6 +252,34 @@ def test_holes_say_what_they_cannot_know():
 
 
 # plausibility
+
+
+def test_depths_of_several_fits_have_limits_for_another():
+    def record(depths, calls):
+        pairs = pd.DataFrame({"one": ["a", "a", "b"], "other": ["b", "c", "c"]}).loc[list(depths)]
+        half = 1.645 * 0.5  # a bootstrap's standard deviation of half a nat
+        frame = pairs.assign(depth=depths.values(), call=calls)
+        frame = frame.assign(lower=frame["depth"] - half, upper=frame["depth"] + half).reset_index(drop=True)
+        place = np.arange(len(frame), dtype=float)[:, None]
+        return Holes(frame, place, pd.DataFrame(), place[:, None], place)
+
+    first = record({0: 4.0, 1: 9.0, 2: 3.0}, ["supported", "unsupported", "supported"])
+    second = record({1: 1.0, 0: 4.0}, ["unsupported", "unsupported"])
+    found = among_fits(first, [second, record({0: 7.0}, ["supported"])])
+    frame = found.frame.set_index("other")
+    np.testing.assert_allclose(frame["depth"], [5, 5, 3])
+    np.testing.assert_allclose(frame["agree"], [2 / 3, 1, 1])
+    assert frame["fits"].tolist() == [3, 2, 1]
+    between = (1 + 1 / 3) * 3.0
+    half = stats.t.ppf(0.95, 2 * (1 + 0.25 / between) ** 2) * np.sqrt(0.25 + between)
+    assert frame["upper"].iloc[0] == pytest.approx(5 + half)
+    assert frame["lower"].iloc[0] == max(5 - half, 0)
+    assert frame["upper"].iloc[2] == first.frame.loc[2, "upper"]
+    assert among_fits(first, []) is first
+    wider = among_fits(first, [record({0: 20.0}, ["supported"])])
+    assert wider.frame["depth"].tolist() == [12, 9, 3]
+    np.testing.assert_array_equal(wider.z[:, 0], [0, 1, 2])
+    assert "over 2 fits" in str(replace(wider, frame=wider.frame.assign(call="unsupported")))
 
 
 def typed_counts(seed=0, cells=600, exclusive=True):

@@ -152,6 +152,14 @@ def test_lengths_of_an_ensemble_are_as_sure_as_its_fits_agree(adata):
     assert (np.diag(found.lower) == 0).all()
     assert "to" in str(found)
     assert "One fit" not in str(found)
+    holes = bv.tl.holes(vae, adata, groups="cell_type", draws=5).frame
+    every = [bv.tl.holes(m, adata, groups="cell_type", draws=5).frame for m in vae.members]
+    first, second = (frame.set_index(["one", "other"])["depth"] for frame in every)
+    both = pd.concat([first, second], axis=1, keys=["a", "b"]).loc[list(first.index)]
+    found = holes.set_index(["one", "other"]).loc[list(first.index)]
+    np.testing.assert_allclose(found["depth"], both.mean(axis=1))
+    assert (found["fits"] == both.notna().sum(axis=1)).all()
+    assert found["agree"].between(0.5, 1).all()
 
 
 @pytest.fixture(scope="module", params=[0.0, 10.0], ids=["around 0", "above 0"])

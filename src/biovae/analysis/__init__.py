@@ -32,7 +32,6 @@ from biovae.analysis.axes.linear import explained_out_of_fold, out_of_fold, r2, 
 from biovae.analysis.axes.pca import PCA, pca
 from biovae.analysis.groups.differential import Decoded, Differential, Null, differential
 from biovae.analysis.groups.judged import Judged, Predicted, energy_distance, judge_predictions
-from biovae.analysis.groups.pooling import Pooled, pooled
 from biovae.analysis.groups.response import References, Response, respond
 from biovae.analysis.groups.shrinkage import Shrunk, expected_fdr, shrink
 from biovae.analysis.limits import limits
@@ -66,9 +65,10 @@ from biovae.analysis.oddities.doublets import (
     partners,
 )
 from biovae.analysis.oddities.shift import Shift, energy
+from biovae.analysis.pooling import Pooled, pooled
 from biovae.analysis.space.density import Density, PriorSupport, density, prior_support
 from biovae.analysis.space.exclusion import exclusive_pairs
-from biovae.analysis.space.holes import Holes, holes
+from biovae.analysis.space.holes import Holes, among_fits, holes
 from biovae.analysis.space.observed import Binary, Counts, Observed, Reals
 from biovae.analysis.space.path import Curve, Features, Lift, Metric, Pull, distances, geodesic, straight
 from biovae.analysis.space.plausibility import Decoder, Doubt, Judge, judge
@@ -131,6 +131,7 @@ __all__ = [
     "Traversal",
     "agreement",
     "align",
+    "among_fits",
     "archetypes",
     "associate",
     "baselines",

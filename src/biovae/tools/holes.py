@@ -24,6 +24,7 @@ from biovae.analysis import (
     Observed,
     PriorSupport,
     Reals,
+    among_fits,
     judge,
     log_normalise,
     rise,
@@ -76,6 +77,9 @@ def holes(  # noqa: PLR0913 - a user's door
     third region has go up towards the pass from both sides. That is the trace that a passage which was not sampled may
     leave, and a gap does not; without it the data cannot tell the two apart.
 
+    Every fit of an ensemble is asked for the depths between the same groups (clusters are those of the first); all else
+    is said by the first.
+
     Args:
         vae: A fitted model.
         data: The observations; not changed.
@@ -89,7 +93,9 @@ def holes(  # noqa: PLR0913 - a user's door
     Returns:
         `frame` with the columns of `analysis.holes` (`lower` and `upper` are those of depth), those of `plausibility`
         with `plausibility_lower` and `plausibility_upper`, and for counts `rise` (see `analysis.rise`) and `risers`,
-        the features that carry it; positions, strings, profiles of density.
+        the features that carry it; of an ensemble also `fits`, how many have the pass, and `agree`, the share of them
+        with the same call, and limits of depth for another fit on other observations; positions, strings, profiles of
+        density.
 
     Raises:
         InputError: There is one region only, or an observation has none.
@@ -99,6 +105,8 @@ def holes(  # noqa: PLR0913 - a user's door
     found = find(given.q, named, draws=draws, seed=seed)
     if found.frame.empty:
         return found
+    densities = (latent(member, data, held_out, seed).q for member in vae.members[1:])
+    found = among_fits(found, [find(q, named, draws=draws, seed=seed) for q in densities])
     few = given if len(given.rows) <= CELLS else latent(vae, data, held_out, seed, CELLS)
     judged = _judge(few, modality, DECODERS, seed)(found.z).drop(columns=["rarity", "support"])
     parts = [found.frame, judged.rename(columns={name: f"plausibility_{name}" for name in ("lower", "upper")})]

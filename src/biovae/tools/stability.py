@@ -161,7 +161,7 @@ def ensemble_expression(  # noqa: PLR0913 - a user's door
     """Denoised expression over all fits of an ensemble: the mean, and 90 % intervals for both kinds of doubt.
 
     Those of `VAE.expression` hold the doubt within one fit, and not that another seed finds another map. Counts are
-    pooled as logarithms, other values as they are; see `biovae.analysis.groups.pooling`. The doubt about weights is in
+    pooled as logarithms, other values as they are; see `biovae.analysis.pooling`. The doubt about weights is in
     both kinds in part, so that limits are wide rather than narrow (LOG.md).
 
     Args:

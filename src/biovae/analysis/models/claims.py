@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import norm, spearmanr
 
 from biovae.analysis.groups.differential import COVERAGE, Differential
-from biovae.analysis.groups.pooling import pooled
+from biovae.analysis.pooling import pooled
 from biovae.analysis.trajectories.trajectory import Trajectory
 from biovae.errors import InputError
 

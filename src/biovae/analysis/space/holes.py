@@ -22,7 +22,7 @@ doi:10.1063/1.1329672 (nudged elastic band).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -32,9 +32,10 @@ from jaxtyping import Float, Int
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
-from biovae.analysis.limits import limits
+from biovae.analysis.limits import SHARE, limits
 from biovae.analysis.neighbourhoods.neighbour_graph import central
 from biovae.analysis.neighbourhoods.neighbours import codes
+from biovae.analysis.pooling import pooled
 from biovae.analysis.space.density import LEVEL, Density
 from biovae.analysis.space.route import edges, equal_steps, finely, shortest, way
 from biovae.errors import InputError
@@ -49,6 +50,7 @@ POLISH = 5  # further steps in the whole density
 NODES = 1500  # observations of the neighbour graph
 K = 10  # neighbours there
 NEIGHBOURS = 6  # regions that each region is joined with, at least
+NORMAL_90 = 1.645  # standard deviations to a limit
 FOREIGN = 0.1  # share of a string that a third region may own
 
 
@@ -58,8 +60,8 @@ class Holes:
 
     Attributes:
         frame: A row per pass: `one` and `other`, the regions it divides; `log_density` there, in nats; `depth` with
-            `lower` and `upper` (90 %, Bayesian bootstrap over observations); `best`, the depth of the best journey
-            from one to the other by way of any regions; `support` of the pass, and in words `call`.
+            `lower` and `upper` (90 %, Bayesian bootstrap over observations, or see `among_fits`); `best`, the depth of
+            the best journey from one to the other by way of any regions; `support` of the pass, and in words `call`.
         z: Positions of the passes, (holes, latent).
         centres: A row per region.
         strings: (holes, images, latent).
@@ -80,7 +82,10 @@ class Holes:
         said = f"{len(empty)} of {len(self.frame)} passes between regions are unsupported"
         if len(empty):
             row = empty.iloc[0]
-            doubt = f"; {row['lower']:.1f} to {row['upper']:.1f} by a bootstrap, which is too sure of a void"
+            how = (
+                f"over {row['fits']} fits" if row.get("fits", 1) > 1 else "by a bootstrap, which is too sure of a void"
+            )
+            doubt = f"; {row['lower']:.1f} to {row['upper']:.1f} {how}"
             known = doubt if np.isfinite(row["lower"]) else ""
             said += f", the deepest between {row['one']} and {row['other']} ({row['depth']:.1f} nats{known})"
         return f"{said}; absence of data alone cannot prove a state forbidden."
@@ -121,6 +126,46 @@ def holes(
         if np.mean((owners != a) & (owners != b)) <= FOREIGN:
             found.append((a, b, string))
     return _record(q, names, centres, found, (draws, seed))
+
+
+def among_fits(found: Holes, others: Sequence[Holes]) -> Holes:
+    """What other fits of the same observations, with the same regions, say of the passes of one.
+
+    Args:
+        found: The passes.
+        others: Those of the other fits; none leaves `found` as it is.
+
+    Returns:
+        `found` with the columns `fits`, how many have the pass, itself included, and `agree`, the share of them whose
+        call is the same; `depth` is their mean where there are several, with limits for another fit: between fits by
+        their spread, within each by its bootstrap.
+    """
+    if not others:
+        return found
+    frames = [_by_pair(each.frame).reindex(_by_pair(found.frame).index) for each in (found, *others)]
+    table = np.array([frame[["depth", "lower", "upper"]].to_numpy() for frame in frames])
+    calls = pd.concat([frame["call"] for frame in frames], axis=1)
+    frame = found.frame.assign(
+        fits=calls.notna().sum(axis=1).to_numpy(),
+        agree=calls.eq(calls.iloc[:, 0], axis=0).sum(axis=1).to_numpy() / calls.notna().sum(axis=1).to_numpy(),
+    )
+    for row in np.flatnonzero(frame["fits"] > 1):
+        depth, lower, upper = table[~np.isnan(table[:, row, 0]), row].T
+        within = np.nan_to_num((upper - lower) / (2 * NORMAL_90)) ** 2
+        both = pooled(depth, within, SHARE)
+        frame.loc[row, ["depth", "lower", "upper"]] = both.mean, max(both.lower, 0), both.upper
+    return _ordered(replace(found, frame=frame))
+
+
+def _ordered(found: Holes) -> Holes:
+    """Deepest first."""
+    order = np.argsort(-found.frame["depth"].to_numpy(), kind="stable")
+    frame = found.frame.iloc[order].reset_index(drop=True)
+    return Holes(frame, found.z[order], found.centres, found.strings[order], found.profiles[order])
+
+
+def _by_pair(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.set_index(["one", "other"])
 
 
 @dataclass(frozen=True)
@@ -221,9 +266,8 @@ def _record(
     frame["best"] = np.maximum(top[ends].min(1) - _journeys(ends, bottom, len(centres)), 0)
     frame["support"] = support
     frame["call"] = np.where(support < LEVEL, "unsupported", "supported")
-    order = np.argsort(-depth, kind="stable")
     profiles = q.log_density(strings.reshape(-1, latent)).reshape(-1, IMAGES)
-    return Holes(frame.iloc[order].reset_index(drop=True), z[order], places, strings[order], profiles[order])
+    return _ordered(Holes(frame, z, places, strings, profiles))
 
 
 def _journeys(
