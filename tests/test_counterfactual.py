@@ -219,6 +219,23 @@ def test_every_draw_has_counts_of_its_own(found):
     assert (one != other).mean() > 0.9
 
 
+def test_an_ensemble_predicts_the_mean_of_its_fits_as_surely_as_they_agree(adata):
+    vae = bv.VAE(bv.rna(), latent=3, hidden=16).fit(adata, epochs=4, ensemble=3, progress=False)
+    asked = (adata, "drug", "none", "given")
+    found = bv.tl.counterfactual(vae, *asked, group={"type": "NK"})
+    each = [bv.tl.counterfactual(fit, *asked, group={"type": "NK"}).frame for fit in vae.members]
+    told = np.array([frame["prediction"] for frame in each])
+    width = np.array([frame["upper"] - frame["lower"] for frame in each])
+    np.testing.assert_allclose(found.frame["prediction"], told.mean(0))
+    np.testing.assert_allclose(found.frame["change"], told.mean(0) - each[0]["source"])
+    assert (found.frame["lower"] <= found.frame["upper"]).all()
+    wide = (found.frame["upper"] - found.frame["lower"]).to_numpy()
+    free = found.frame["lower"] > 0  # a limit at 0 is cut off
+    assert (wide >= np.sqrt((width**2).mean(0)) * (1 - 1e-9))[free].all()
+    assert "mean of 3 fits" in str(found)
+    assert "mean of" not in str(bv.tl.counterfactual(vae.members[1], *asked, group={"type": "NK"}))
+
+
 def test_what_is_asked_about_is_not_looked_at(found, adata, left_out):
     others = adata[~left_out].copy()
     again = bv.tl.counterfactual(found.moved.vae, others, "drug", "none", "given", group={"type": "NK"})

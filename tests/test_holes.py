@@ -257,7 +257,7 @@ def test_holes_say_what_they_cannot_know():
 def test_depths_of_several_fits_have_limits_for_another():
     def record(depths, calls):
         pairs = pd.DataFrame({"one": ["a", "a", "b"], "other": ["b", "c", "c"]}).loc[list(depths)]
-        half = 1.645 * 0.5  # a bootstrap's standard deviation of half a nat
+        half = stats.norm.ppf(0.95) * 0.5  # a bootstrap's standard deviation of half a nat
         frame = pairs.assign(depth=depths.values(), call=calls)
         frame = frame.assign(lower=frame["depth"] - half, upper=frame["depth"] + half).reset_index(drop=True)
         place = np.arange(len(frame), dtype=float)[:, None]

@@ -65,7 +65,7 @@ from biovae.analysis.oddities.doublets import (
     partners,
 )
 from biovae.analysis.oddities.shift import Shift, energy
-from biovae.analysis.pooling import Pooled, pooled
+from biovae.analysis.pooling import Pooled, pooled, pooled_intervals
 from biovae.analysis.space.density import Density, PriorSupport, density, prior_support
 from biovae.analysis.space.exclusion import exclusive_pairs
 from biovae.analysis.space.holes import Holes, among_fits, holes
@@ -187,6 +187,7 @@ __all__ = [
     "pca_counts",
     "pca_reals",
     "pooled",
+    "pooled_intervals",
     "prior_support",
     "prototype",
     "pseudotime",

@@ -23,6 +23,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float
 
+from biovae.analysis.limits import SHARE
 from biovae.errors import InputError
 
 ALIKE = 1e-300  # variance between fits, at least, so that fits which do not differ have a normal interval
@@ -69,3 +70,22 @@ def pooled(
         freedom = np.minimum((len(b) - 1) * (1 + within / extra) ** 2, 1e6)
     half = scipy.stats.t.ppf((1 + coverage) / 2, freedom) * np.sqrt(within + extra)
     return Pooled(mean, np.sqrt(within), np.sqrt(between), mean - half, mean + half)
+
+
+def pooled_intervals(
+    estimates: Float[np.ndarray, "fits ..."],
+    lower: Float[np.ndarray, "fits ..."],
+    upper: Float[np.ndarray, "fits ..."],
+    coverage: float = SHARE,
+) -> Pooled:
+    """`pooled` where each fit states an interval: its width tells the variance, as that of a normal would.
+
+    Args:
+        estimates: b.
+        lower: Limits that each fit states; NaN where it states none.
+        upper: The others.
+        coverage: Of these, and of the interval that is found.
+    """
+    reach = 2 * scipy.stats.norm.ppf((1 + coverage) / 2)
+    within = ((np.asarray(upper, np.float64) - np.asarray(lower, np.float64)) / reach) ** 2
+    return pooled(estimates, np.nan_to_num(within), coverage)

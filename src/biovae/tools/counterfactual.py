@@ -20,6 +20,7 @@ from biovae.analysis import (
     limits,
     log_normalise,
     pca,
+    pooled_intervals,
     respond,
 )
 from biovae.analysis.groups.response import ENOUGH
@@ -54,6 +55,7 @@ class Counterfactual:
         counts: One draw of what the decoder says of each of them, at its own depth, (obs, features).
         moved: Those observations and the reference groups, as the model sees them.
         basis: Principal components of these, in which clouds are compared.
+        fits: Whose mean the prediction is; all else is said by the first.
     """
 
     frame: pd.DataFrame
@@ -64,6 +66,7 @@ class Counterfactual:
     counts: scipy.sparse.csr_array
     moved: Moved
     basis: PCA
+    fits: int = 1
 
     def beside(self, observed: AnnData | MuData) -> pd.DataFrame:
         """`frame` with the means that were `observed`; for `bv.pl.counterfactual`."""
@@ -107,6 +110,8 @@ class Counterfactual:
             f"{group}, {source} to {target}, by {self.way}, learned from {first(self.response.weights.index, 8)}: "
             f"{shares['average']:.2f} of their average response, {shares['similar']:.2f} of that of similar types, "
             f"{shares['decoded']:.2f} of the decoder's. Most change: {', '.join(most)}. "
+        ) + (
+            f"The prediction is the mean of {self.fits} fits, the rest is said by the first. " if self.fits > 1 else ""
         )
         if np.isnan(missed["mixture"]):
             return said + "With one reference type nothing could be tried out: take it with caution."
@@ -137,6 +142,8 @@ def counterfactual(  # noqa: PLR0913 - a user's door
     each feature's mean; see `biovae.analysis.groups.response` for the others, and for how they are mixed. The additive
     baseline, the average change of the other groups, is always beside it: deep models often lose to it.
 
+    Of an ensemble the prediction is the mean of its fits, with limits for another one.
+
     Observations of `group` in the target condition are not looked at. For an honest test leave them out of the fit,
     too. Whether the mixture beats the baseline is only known once `score` can be asked.
 
@@ -163,9 +170,19 @@ def counterfactual(  # noqa: PLR0913 - a user's door
         raise InputError("expected a modality of counts, found another kind: responses are changes of log counts.")
     kind = _one(group)
     rows = _rows(data, (column, source, target), kind, (cells, seed))
-    swap = swapped(vae, column, source, target)
-    moved = seen_by(vae, data, m, np.concatenate([*rows.values()]), swap, seed)
-    return _predicted(moved, rows, (kind[1], source, target))
+    swap, every = swapped(vae, column, source, target), np.concatenate([*rows.values()])
+    asked = (kind[1], source, target)
+    return _among_fits([_predicted(seen_by(fit, data, m, every, swap, seed), rows, asked) for fit in vae.members])
+
+
+def _among_fits(found: list[Counterfactual]) -> Counterfactual:
+    """The first, with the mean prediction of all fits, and limits for another one."""
+    if len(found) == 1:
+        return found[0]
+    told, lower, upper = (np.array([each.frame[name] for each in found]) for name in ("prediction", "lower", "upper"))
+    both, frame = pooled_intervals(told, lower, upper), found[0].frame
+    frame = frame.assign(prediction=both.mean, lower=np.maximum(both.lower, 0), upper=both.upper)
+    return replace(found[0], frame=frame.assign(change=both.mean - frame["source"]), fits=len(found))
 
 
 def _predicted(moved: Moved, rows: Rows, asked: tuple[str, str, str]) -> Counterfactual:

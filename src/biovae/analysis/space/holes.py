@@ -32,10 +32,10 @@ from jaxtyping import Float, Int
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
-from biovae.analysis.limits import SHARE, limits
+from biovae.analysis.limits import limits
 from biovae.analysis.neighbourhoods.neighbour_graph import central
 from biovae.analysis.neighbourhoods.neighbours import codes
-from biovae.analysis.pooling import pooled
+from biovae.analysis.pooling import pooled_intervals
 from biovae.analysis.space.density import LEVEL, Density
 from biovae.analysis.space.route import edges, equal_steps, finely, shortest, way
 from biovae.errors import InputError
@@ -50,7 +50,6 @@ POLISH = 5  # further steps in the whole density
 NODES = 1500  # observations of the neighbour graph
 K = 10  # neighbours there
 NEIGHBOURS = 6  # regions that each region is joined with, at least
-NORMAL_90 = 1.645  # standard deviations to a limit
 FOREIGN = 0.1  # share of a string that a third region may own
 
 
@@ -151,8 +150,7 @@ def among_fits(found: Holes, others: Sequence[Holes]) -> Holes:
     )
     for row in np.flatnonzero(frame["fits"] > 1):
         depth, lower, upper = table[~np.isnan(table[:, row, 0]), row].T
-        within = np.nan_to_num((upper - lower) / (2 * NORMAL_90)) ** 2
-        both = pooled(depth, within, SHARE)
+        both = pooled_intervals(depth, lower, upper)
         frame.loc[row, ["depth", "lower", "upper"]] = both.mean, max(both.lower, 0), both.upper
     return _ordered(replace(found, frame=frame))
 
