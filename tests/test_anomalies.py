@@ -273,6 +273,20 @@ def found(vae, adata):
     return bv.tl.anomalies(vae, adata, progress=False)
 
 
+def test_an_ensemble_says_how_many_of_its_fits_call_an_observation(adata):
+    vae = bv.VAE(bv.rna(), latent=3, hidden=16).fit(adata, epochs=4, ensemble=2, progress=False)
+    found = bv.tl.anomalies(vae, adata, groups="cell_type", progress=False)
+    each = [bv.tl.anomalies(fit, adata, groups="cell_type", progress=False) for fit in vae.members]
+    called = [frame.index.isin(fit.called().index) for fit, frame in ((e, e.frame) for e in each)]
+    np.testing.assert_allclose(found.frame["agree"], np.mean(called, axis=0))
+    assert 0 < called[0].sum() < len(adata)
+    np.testing.assert_array_equal(found.frame["p_value"], each[0].frame["p_value"])
+    assert f"Of {called[0].sum()} called by any kind, {(called[0] & called[1]).sum()} are called by every fit" in str(
+        found
+    )
+    assert "every fit" not in str(each[0])
+
+
 def test_every_observation_has_a_score_of_each_kind(found, adata):
     assert found.kinds == ("surprise", "misfit", "depth", "support", "doublet")
     assert list(found.frame.index) == list(adata.obs_names)

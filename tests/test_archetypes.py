@@ -1,12 +1,14 @@
 """Archetypes against mixtures whose corners and shares are known, and on a fitted model."""
 
+import itertools
+
 import anndata as ad
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
 import biovae as bv
-from biovae.analysis import archetypes
+from biovae.analysis import archetypes, found_again
 from biovae.analysis.axes.archetypes import _simplex, shares
 from biovae.datasets import Scenario, States, simulate
 from biovae.errors import InputError
@@ -123,6 +125,29 @@ def test_every_group_has_a_prototype_of_its_own():
     middle = vae.embed(cells)[(cells.obs["cell_type"] == "type 2").to_numpy()].mean(0)
     np.testing.assert_allclose(found.centres.loc["type 2"], vae.decode(middle[None])[0], rtol=1e-4)
     assert bv.tl.prototype(vae, cells).centres is None
+
+
+def test_an_archetype_is_known_again_in_whatever_place_and_noise_is_not():
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(np.ones(4), 500)
+    other = weights[:, [2, 0, 3, 1]] + 0.01 * rng.standard_normal((500, 4))
+    assert (found_again(weights, other) > 0.99).all()
+    other[:, 0] = rng.random(500)  # that which was the third
+    assert np.flatnonzero(found_again(weights, other) < 0.5).tolist() == [2]
+    assert (found_again(weights, np.full((500, 4), 0.25)) == 0).all()
+
+
+def test_archetypes_of_an_ensemble_say_whether_other_fits_find_them():
+    cells = simulate(Scenario(states=States(types=3, unevenness=0.0)), cells=300, genes=80, seed=0)
+    vae = bv.VAE(bv.rna(), latent=2, hidden=32).fit(cells, epochs=30, ensemble=2, progress=False)
+    found = bv.tl.archetypes(vae, cells, 3, draws=0, progress=False)
+    first, second = (bv.tl.archetypes(fit, cells, 3, draws=0, progress=False).found.weights for fit in vae.members)
+    r = np.corrcoef(first.T, second.T)[:3, 3:]
+    best = max(itertools.permutations(range(3)), key=lambda order: sum(r[k, order[k]] for k in range(3)))
+    np.testing.assert_allclose(found.again.to_numpy()[0], [r[k, best[k]] for k in range(3)], atol=1e-6)
+    lines = str(found).splitlines()[1:]
+    lost = ["NOT FOUND AGAIN" in line for line in lines]
+    assert lost == (found.again.to_numpy()[0] < 0.8).tolist()
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ people's code and used on what another program fitted. The rooms, each of which 
 To add a tool: a file of its own in its room, a row here, a test with a truth.
 """
 
-from biovae.analysis.axes.archetypes import Archetypes, archetypes
+from biovae.analysis.axes.archetypes import Archetypes, archetypes, found_again
 from biovae.analysis.axes.association import associate, enrich
 from biovae.analysis.axes.dimensions import Dimensions, Traversal, differences, effects, ladder, traverse
 from biovae.analysis.axes.disentangle import (
@@ -158,6 +158,7 @@ __all__ = [
     "expected_fdr",
     "explained_out_of_fold",
     "fate_probabilities",
+    "found_again",
     "gaussian_total_correlation",
     "geodesic",
     "hide",

@@ -39,7 +39,8 @@ def anomalies(  # noqa: PLR0913 - a user's door
     other features than z lets expect (a state that the model has never seen), depth whether there are more or fewer
     counts than others near z have (damage, or two cells), support whether z lies where others lie, doublet whether the
     observation is like sums of two observations of different groups. A droplet with two cells of one group differs from
-    a single cell in its total alone; the record says how often such are found.
+    a single cell in its total alone; the record says how often such are found. Of an ensemble the scores are those of
+    the first fit, and `agree` says in what share of all fits an observation is called.
 
     Args:
         vae: A fitted model.
@@ -59,9 +60,14 @@ def anomalies(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: A column is missing or not of its kind, there is one group only, or fewer than 20 normal ones.
     """
-    way = Way(vae, vae.index(modality), draws, seed, progress)
     ordinary = None if normal is None else named(data, normal, ORDINARY)
     given = None if groups is None else levels(data, groups)
+    ways = [Way(fit, fit.index(modality), draws, seed, progress) for fit in vae.members]
+    return a.among_fits([_one_fit(way, data, ordinary, given) for way in ways])
+
+
+def _one_fit(way: Way, data: AnnData | MuData, ordinary: np.ndarray | None, given: np.ndarray | None) -> Anomalies:
+    vae, seed = way.vae, way.seed
     observations = vae.observe(data).observations
     looked = look(way, observations)
     rarity, rarity_at = _rarity(looked, ordinary, seed)

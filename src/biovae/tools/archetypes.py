@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from biovae.analysis import Archetypes, leiden
+from biovae.analysis import Archetypes, found_again, leiden
 from biovae.analysis import archetypes as find
 from biovae.model import VAE
 from biovae.model.inference import everything, posterior_draws, posterior_moments
@@ -19,6 +19,7 @@ from biovae.training.progress import passing
 
 MARKERS = 20  # features that are kept of each archetype
 SAID = 4  # that are named
+ALIKE = 0.8  # correlation of weights from which on an archetype of another fit is the same one
 PSEUDO = 0.5  # counts per 10,000
 
 
@@ -32,12 +33,15 @@ class Corners:
         markers: The features by which each exceeds the others most: `archetype`, `feature`, `value`, `others` (the
             highest of them), and of counts `log2_fold_change`.
         groups: Mean weights of each group, (groups, archetypes).
+        again: Of an ensemble: how the weights of each archetype correlate with those of its like in each other fit,
+            (fits - 1, archetypes).
     """
 
     found: Archetypes
     profiles: pd.DataFrame
     markers: pd.DataFrame
     groups: pd.DataFrame
+    again: pd.DataFrame | None = None
 
     def __str__(self) -> str:
         """A line for all, and one for each."""
@@ -47,8 +51,15 @@ class Corners:
             most = self.groups[name].idxmax()
             where = f"; most in {most} ({self.groups.loc[most, name]:.0%})" if len(self.groups) > 1 else ""
             share = self.found.weights[:, list(self.profiles.index).index(name)].mean()
-            lines.append(f"{name}: {share:.0%} of all{where}; above the others in {high}.")
+            lines.append(f"{name}: {share:.0%} of all{where}; above the others in {high}.{self._stable(str(name))}")
         return "\n".join(lines)
+
+    def _stable(self, name: str) -> str:
+        if self.again is None:
+            return ""
+        least = self.again[name].min()
+        said = "Found again in every other fit" if least >= ALIKE else "NOT FOUND AGAIN IN EVERY OTHER FIT"
+        return f" {said} (correlation of weights {least:.2f} or more)."
 
 
 def archetypes(  # noqa: PLR0913 - a user's door
@@ -66,6 +77,7 @@ def archetypes(  # noqa: PLR0913 - a user's door
 
     Where observations are mixtures of pure states, doublets, dilutions, a continuum between programmes, the weights
     are their shares. Where they are not, the corners are extremes and no more; `found.explained` says how much is left.
+    Of an ensemble the archetypes are those of the first fit, and each says whether the others find it again.
 
     Args:
         vae: A fitted model.
@@ -88,7 +100,10 @@ def archetypes(  # noqa: PLR0913 - a user's door
     found = find(z, count, passing(samples, draws, "finding corners again", show=progress), seed)
     profiles = pd.DataFrame(decoder(vae, modality)(found.positions), names, vae.features(modality))
     held = pd.DataFrame(found.weights, columns=names).groupby(labels).mean()
-    return Corners(found, profiles, _markers(profiles, counts=support_of(vae, modality) is Support.COUNTS), held)
+    markers = _markers(profiles, counts=support_of(vae, modality) is Support.COUNTS)
+    others = passing(vae.members[1:], len(vae.members) - 1, "other fits", show=progress)
+    again = [found_again(found.weights, find(fit.embed(data), count, (), seed).weights) for fit in others]
+    return Corners(found, profiles, markers, held, pd.DataFrame(again, columns=names) if again else None)
 
 
 def _markers(profiles: pd.DataFrame, *, counts: bool) -> pd.DataFrame:

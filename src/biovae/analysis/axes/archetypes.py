@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from biovae.analysis.neighbourhoods.neighbours import nearest
@@ -106,6 +107,23 @@ def archetypes(
     rest = np.square(z - weights @ positions).sum() / max(np.square(z - z.mean(0)).sum(), np.finfo(np.float64).tiny)
     deviation = np.std(again, axis=0) if again else np.full(weights.shape, np.nan)
     return Archetypes(positions, weights, deviation, float(1 - rest), cdist(positions, z).argmin(1))
+
+
+def found_again(
+    weights: Float[np.ndarray, "obs archetypes"], other: Float[np.ndarray, "obs archetypes"]
+) -> Float[np.ndarray, "archetypes"]:
+    """How each archetype correlates, over observations, with the one that another fit has in its place.
+
+    Archetypes of two fits are paired so that the sum of the correlations is as large as can be.
+
+    Source: Kuhn 1955, doi:10.1002/nav.3800020109 (assignment).
+    """
+    count = weights.shape[1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = np.corrcoef(weights, other, rowvar=False)[:count, count:]
+    r = np.nan_to_num(r)  # what is nowhere mixed in correlates with nothing
+    rows, columns = linear_sum_assignment(-r)
+    return r[rows, columns]
 
 
 def shares(

@@ -14,7 +14,8 @@ doi:10.1214/22-AOS2244 (for outliers, with false discovery control); Efron 2004,
 null taken from the bulk of the data).
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,7 @@ TRUST = 20.0  # draws' worth of trust in the variance that they share
 AROUND = 30  # neighbours that say what is ordinary
 LEAST = 0.1  # standard deviation of a value among neighbours, at least: of log totals, a tenth of the counts
 LOW, MIDDLE = 0.16, 0.5  # quantiles of the lower half by which a null is placed
+USUAL = 0.1  # expected share of false calls
 ASKED = {
     "surprise": "counts are unlikely under the model at the observation's own z and depth",
     "misfit": "counts lie on other features than the model expects there",
@@ -51,7 +53,8 @@ class Anomalies:
             of z, nats), `doublet` (log odds of a simulated doublet), for which `gain` (nats), `partner` and `part` say
             which state would explain what part of it. For each kind `p_...`, and `fdr_...`, the expected share of false
             calls among this observation and all that are odder; `p_value` and `fdr` of all kinds together, `kind` the
-            one that is oddest; `oddity`, -sum of log p of all kinds but doublets, ranks states that training never saw.
+            one that is oddest; `oddity`, -sum of log p of all kinds but doublets, ranks states that training never saw;
+            of an ensemble `agree`, the share of its fits that call an observation at an `fdr` of 0.1.
         kinds: Those that were looked for.
         calibrated: Whether ordinary observations were given to measure by.
         trials: AUROC of scores for simulated doublets that no score was fitted to, `heterotypic` and `homotypic`; empty
@@ -67,7 +70,7 @@ class Anomalies:
     contamination: float = float("nan")
     said: tuple[str, ...] = ()
 
-    def called(self, fdr: float = 0.1, kind: str | None = None) -> pd.DataFrame:
+    def called(self, fdr: float = USUAL, kind: str | None = None) -> pd.DataFrame:
         """Rows of the largest set whose expected share of false calls is at most `fdr`, oddest first.
 
         Args:
@@ -107,7 +110,18 @@ class Anomalies:
                 "Doublets that the model was fitted to have become ordinary to it: among those, gain and surprise are "
                 "worth less than this table says, and simple scores may win. Fit without them where that is possible."
             )
+        if "agree" in self.frame:
+            often = self.frame["agree"][self.frame["fdr"] <= USUAL]
+            lines.append(f"Of {len(often):,} called by any kind, {int((often == 1).sum()):,} are called by every fit.")
         return "\n".join([*lines, *self.said])
+
+
+def among_fits(found: Sequence[Anomalies]) -> Anomalies:
+    """The first, with the share of fits that call each observation; one alone stays as it is."""
+    if len(found) == 1:
+        return found[0]
+    called = np.mean([each.frame["fdr"].to_numpy() <= USUAL for each in found], axis=0)
+    return replace(found[0], frame=found[0].frame.assign(agree=called))
 
 
 def winner(trials: pd.DataFrame) -> str:
