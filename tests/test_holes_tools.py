@@ -12,9 +12,11 @@ from scipy.stats import kstest
 import biovae as bv
 from biovae.analysis import switches
 from biovae.datasets import Scenario, States, Technical, scenarios, simulate
+from biovae.model.doubt import last_weights
+from biovae.model.generate import Wanted
 from biovae.tools import holes as module
 from biovae.tools.latent import latent
-from biovae.tools.path import _metric
+from biovae.tools.path import _doubting, _metric
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,28 @@ def test_the_metric_is_differentiated_through_the_decoder(modality):
     again, expected = replace(metric, lift=None).energy(curve, size)
     assert energy == again
     np.testing.assert_allclose(gradient, expected, rtol=0.02, atol=0.01 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("modality", [bv.rna(), bv.continuous()], ids=lambda m: m.name)
+def test_a_geodesic_has_the_energy_expected_over_last_layers(modality):
+    x = np.random.default_rng(0).poisson(0.7, (200, 12)).astype(np.float32)
+    vae = bv.VAE(modality, latent=3, hidden=16).fit(ad.AnnData(x), epochs=2, progress=False)
+    given, curve, size = latent(vae, ad.AnnData(x)), np.linspace(-0.9, 1, 27).reshape(9, 3), np.full(3, 0.5)
+    plain, doubting = _metric(given, None), _doubting(given, None, 0)
+    energy, gradient = doubting.energy(curve, size)
+    weights = last_weights(vae.fitted, Wanted(0, None, 1e4, "average", 84), 0)  # 84 of 12 features are 1,000
+    f = plain.f(curve)
+    each = []
+    for drawn in weights:
+        with drawn.in_place():
+            each.append(np.diff(plain.f(curve) - f, axis=0))
+    square = (np.diff(f, axis=0) ** 2).sum(1) + np.mean([(step**2).sum(1) for step in each], axis=0)
+    cost = plain.cost((curve[1:] + curve[:-1]) / 2)
+    assert energy == pytest.approx(8 * (cost**2 @ square), rel=1e-4)
+    assert energy > 1.01 * plain.energy(curve, size)[0]
+    numeric = replace(doubting, f=lambda z: doubting.lift(z)[0], lift=None).energy(curve, size)[1]
+    np.testing.assert_allclose(gradient, numeric, rtol=0.02, atol=0.01 * np.abs(numeric).max())
+    assert doubting.along(curve) == pytest.approx(plain.along(curve))
 
 
 def test_lengths_are_a_distance_between_types(vae, adata):

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from biovae.training.progress import passing
 
 Place = str | Sequence[float] | np.ndarray
 DRAWS = 40
+ENOUGH = 1000  # features, over draws, whose doubt is summed
 SAID = 8  # features that are named
 EDGE = 1e-6  # of a probability
 TINY = torch.finfo(torch.float32).tiny
@@ -77,6 +78,9 @@ def path(  # noqa: PLR0913 - a user's door
 ) -> Walk:
     """Walk from one state to another along a geodesic of the decoder that keeps to the data, or straight.
 
+    A geodesic goes where the decoder moves little and is sure: its energy is the expectation over last layers that the
+    training set cannot tell apart (see `model.doubt`), dearer outside the support of the data.
+
     Lengths are in standard deviations of Poisson counts at 10,000 per observation, f = 2 sqrt(mean); of real values,
     in their units. Steps are equally long.
 
@@ -95,7 +99,7 @@ def path(  # noqa: PLR0913 - a user's door
         InputError: A start or end is neither a group, an observation, nor a position.
     """
     given = latent(vae, data, seed=seed)
-    metric = _metric(given, modality)
+    metric = _metric(given, modality) if direct else _doubting(given, modality, seed)
     named = None if groups is None else regions(given, data, groups)
     a, b = (_place(given, data, place, named) for place in (start, end))
     curve = straight(metric, a, b) if direct else geodesic(metric, a, b, given.q.mean, seed=seed)
@@ -200,6 +204,40 @@ def _metric(given: Latent, modality: str | None) -> Metric:
         return lift(vae.network, vae.schema, z, at, unit)
 
     return Metric(f, given.q, lift=lifted)
+
+
+def _doubting(given: Latent, modality: str | None, seed: int) -> Metric:
+    """The metric whose energy is expected over draws of the last layer: |E df|^2 + E |df - E df|^2.
+
+    Weights of features are drawn apart, so that one draw of thousands of them averages itself.
+
+    Source: Syrota et al. 2024, arXiv:2408.07507 (geodesics of the expected energy).
+    """
+    metric, m = _metric(given, modality), given.vae.index(modality)
+    draws = -(-ENOUGH // len(given.vae.features(modality)))
+    weights = last_weights(given.vae.fitted, Wanted(m, None, PER, "average", draws), seed)
+    if weights is None or metric.lift is None:
+        return metric
+    plain, share = metric.lift, 1 / np.sqrt(draws)
+
+    def lifted(z: np.ndarray) -> tuple[np.ndarray, Pull]:
+        f, back = plain(z)
+        others = []
+        for drawn in weights:
+            with drawn.in_place():
+                others.append(plain(z))
+
+        def pulled(v: np.ndarray) -> np.ndarray:
+            mean, *apart = np.split(v, 1 + draws, axis=1)
+            total = back(mean - share * sum(apart))
+            for drawn, (_, of_draw), part in zip(weights, others, apart, strict=True):
+                with drawn.in_place():  # the weights are read again on the way back
+                    total += of_draw(share * part)
+            return total
+
+        return np.concatenate([f, *(share * (other - f) for other, _ in others)], axis=1), pulled
+
+    return replace(metric, lift=lifted)
 
 
 def _place(

@@ -59,7 +59,8 @@ class Metric:
         q: The density; None, or a penalty of 0, leaves it out.
         penalty: Per nat below log q_low.
         lift: f(z) of points, and what pulls vectors (points, features) back: v to J(z)' v. None takes differences of f,
-            at 2 latent + 1 times the cost of f.
+            at 2 latent + 1 times the cost of f. Its f may hold more features than `f` does, such as those by which
+            decoders differ: they count in the energy, and not in lengths.
     """
 
     f: Features
