@@ -65,7 +65,9 @@ def differential_found(*groups, name="gene"):
     frame = pd.DataFrame({"feature": [f"{name}{i}" for i in range(FEATURES)]})
     change = np.linspace(3, -3, FEATURES)
     probability = np.clip(np.abs(change) / 2, 0, 1 - 1e-9)
-    frame = frame.assign(log2_fold_change=change, lower=change - 0.3, upper=change + 0.3, probability=probability)
+    frame = frame.assign(
+        log2_fold_change=change, estimate=change, lower=change - 0.3, upper=change + 0.3, probability=probability
+    )
     frame = frame.assign(expected_fdr=(1 - probability) / 2, detected=0.8, reference_detected=0.2)
     parts = [frame.assign(group=group, reference="rest") for group in groups]
     return Differential(pd.concat(parts, ignore_index=True), Null())
@@ -344,6 +346,15 @@ def test_the_groups_are_told_apart_by_what_is_higher_and_what_is_lower():
     assert f"B {called.sum()} of {FEATURES} gene0, gene1" in text
     assert f"gene{FEATURES - 1}" in text
     assert "differ by construction" in text
+
+
+def test_what_most_features_share_is_said_to_come_from_a_few():
+    found = differential_found("B", "NK")
+    falling = found.frame["estimate"].where(found.frame["group"] == "B", found.frame["estimate"] - 1)
+    shared = Differential(found.frame.assign(estimate=falling), Null())
+    text = Page(render(Report(title="t", groups="type", differences=shared))).text
+    assert "most of them go the same way in NK (0.50 times): a few strong features" in text
+    assert "go the same way" not in Page(render(Report(title="t", groups="type", differences=found))).text
 
 
 def test_what_the_tools_did_not_find_leaves_no_trace():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from biovae.analysis import Trajectory
+from biovae.analysis import Differential, Trajectory
 from biovae.plotting import dimensions as draw_dimensions
 from biovae.plotting import holes as draw_holes
 from biovae.plotting import trajectory as draw_trajectory
@@ -47,8 +47,22 @@ def differences(report: Report) -> Section | None:
         f"depth and the model's covariates taken out. Of those counted here {FDR:.0%} are expected to be false."
     )
     listed = called.groupby("group", sort=False).head(LISTED)
+    notes = (CIRCULAR, *_shared(found))
     return Section(
-        "differences", f"What sets each {name} apart", lead, tables=(summary, _long(listed, name)), notes=(CIRCULAR,)
+        "differences", f"What sets each {name} apart", lead, tables=(summary, _long(listed, name)), notes=notes
+    )
+
+
+def _shared(found: Differential) -> tuple[str, ...]:
+    """In which groups most features go the same way, which says more of a few others than of them."""
+    moved = found.shifts[found.shifts.abs() > found.null.delta].droplevel("reference")
+    if moved.empty:
+        return ()
+    said = ", ".join(f"{group} ({2**shift:.2f} times)" for group, shift in moved.items())
+    return (
+        f"Rates are shares of the counts that were fitted, and most of them go the same way in {said}: a few strong "
+        "features take or leave the counts there. If the features are a selection, fit with size factors from all of "
+        "them (--size-factor) to tell more of a feature from less of the others.",
     )
 
 

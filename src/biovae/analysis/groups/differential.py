@@ -105,6 +105,16 @@ class Differential:
             raise InputError(f"expected an FDR between 0 and 1, found {fdr:g}: 0.05 is usual.")
         return self.frame[self.frame["expected_fdr"] <= fdr]
 
+    @property
+    def shifts(self) -> pd.Series:
+        """Median estimate of each comparison's tested features, by group and reference: what most features share.
+
+        Rates are shares of the counts. Where a few strong features take them, all others fall together.
+        """
+        tested = self.frame[self.frame["probability"].notna()]
+        whole = pd.MultiIndex.from_frame(self.frame[["group", "reference"]].drop_duplicates())
+        return tested.groupby(["group", "reference"], sort=False)["estimate"].median().reindex(whole)
+
     def __str__(self) -> str:
         """How many features differ, in one sentence per comparison."""
         lines = []
@@ -116,7 +126,7 @@ class Differential:
                 f"{group} against {reference}: {len(found):,} of {tested:,} features differ by more than "
                 f"{2**self.null.delta:.2f} times (5 % expected false){names}{', ...' if len(found) > 5 else ''}."
             )
-            shift = rows["estimate"][rows["probability"].notna()].median()
+            shift = self.shifts[group, reference]
             if abs(shift) > SHIFT:
                 lines[-1] += (
                     f" The median log2 fold change is {shift:.2f}: rates are shares of the counts, and what a few "
