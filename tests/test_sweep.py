@@ -4,11 +4,13 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 import biovae as bv
 from biovae.analysis import recommend
 from biovae.datasets import scenarios, simulate
 from biovae.errors import InputError
+from biovae.noise import Noise
 from biovae.tools.sweep import _behind
 
 
@@ -64,12 +66,6 @@ def test_where_z_buys_nothing_nothing_is_recommended():
     assert found.collapsed == 0.1
 
 
-def test_a_tie_has_no_winner():
-    linear = pd.DataFrame([{"method": "PCA", "accuracy": 0.999}])
-    said = str(recommend(pd.concat([curve(accuracy=1.0), linear]), "score"))
-    assert "VAE and PCA are alike; VAE 1.00, PCA 1.00" in said
-
-
 def test_seeds_are_averaged_before_anything_is_read():
     other = curve(seed=1, score=[-310.0, -315.0, -310.5, -312.0, -316.0, -330.0])
     found = recommend(pd.concat([curve(), other]), "score")
@@ -77,10 +73,52 @@ def test_seeds_are_averaged_before_anything_is_read():
     assert found.imputation == 1.0
 
 
-def test_who_wins_is_said_even_where_it_is_not_the_vae():
-    linear = pd.DataFrame([{"method": "PCA", "mig": 0.2}, {"method": "ICA", "mig": 0.4}])
-    said = str(recommend(pd.concat([curve(mig=0.3), linear]), "score"))
-    assert "MIG: ICA is best; VAE 0.30, PCA 0.20, ICA 0.40 (VAE at beta" in said
+def beside(more, *rivals):
+    """The curve above with a measure, beside PCA and ICA; imputation wants beta 0.5, discovery 2."""
+    rows = pd.DataFrame([{"method": name} | row for name, row in rivals])
+    return recommend(pd.concat([curve(**more), rows]), "score")
+
+
+def test_rivals_meet_the_beta_for_the_purpose_and_not_the_best_of_many():
+    measured = {"reconstruction": [0.4, 0.2, 0.1, 0.1, 0.1, 0.0], "mig": [0.9, 0.1, 0.1, 0.2, 0.1, 0.0]}
+    found = beside(measured, ("PCA", {"reconstruction": 0.3, "mig": 0.3})).rivals.set_index("measure")
+    assert found["beta"].to_dict() == {"reconstruction": 0.5, "mig": 2.0}
+    assert found["vae"].to_dict() == {"reconstruction": 0.2, "mig": 0.2}
+    np.testing.assert_allclose(found["difference"], -0.1)
+    assert found["best"].to_dict() == {"reconstruction": 0.4, "mig": 0.9}
+    assert found["best_beta"].tolist() == [0.1, 0.1]
+
+
+@pytest.mark.parametrize(("pca", "verdict"), [(0.85, "ahead of"), (0.89, "alike with"), (0.95, "behind")])
+def test_a_rival_is_as_good_within_two_paired_standard_errors(pca, verdict):
+    more = {"accuracy": 0.9, "accuracy_se_pca": 0.02, "accuracy_se_ica": 0.001}
+    found = beside(more, ("PCA", {"accuracy": pca}), ("ICA, not converged", {"accuracy": 0.893}))
+    rows = found.rivals.set_index("rival")
+    assert rows["verdict"].to_dict() == {"PCA": verdict, "ICA, not converged": "ahead of"}
+    assert f"at beta 2: VAE 0.90, {verdict} PCA {pca:.2f} ({0.9 - pca:+.3f} ± 0.020)" in str(found)
+    assert "Best of 6 betas: 0.90 at 0.1." in str(found)
+
+
+def test_one_fit_without_pairs_is_not_judged_and_seeds_are_by_students_t():
+    pca = ("PCA", {"mig": 0.2})
+    alone = beside({"mig": 0.3}, pca)
+    assert alone.rivals["verdict"].tolist() == ["not judged against"]
+    assert "needs several seeds" in str(alone)
+    rows = [curve(mig=value, seed=seed) for seed, value in enumerate((0.30, 0.32, 0.34))]
+    found = recommend(pd.concat([*rows, pd.DataFrame([{"method": pca[0]} | pca[1]])]), "score").rivals.iloc[0]
+    low, high = scipy.stats.t.interval(0.95, 2, loc=0.32, scale=0.02 / np.sqrt(3))
+    np.testing.assert_allclose([found["vae"] - 2 * found["se"], found["vae"] + 2 * found["se"]], [low, high])
+    assert found["verdict"] == "ahead of"
+
+
+def test_no_difference_is_told_where_there_is_none_as_often_as_said():
+    rng = np.random.default_rng(0)
+    told = []
+    for _ in range(400):
+        rows = [curve(mig=0.3 + 0.1 * rng.standard_normal(), seed=seed) for seed in range(3)]
+        frame = pd.concat([*rows, pd.DataFrame([{"method": "PCA", "mig": 0.3}])])
+        told.append(recommend(frame, "score").rivals["verdict"].item() != "alike with")
+    assert 0.02 < np.mean(told) < 0.09  # 5 %; with plain standard errors 18 %
 
 
 def test_a_frame_that_is_no_sweep_is_refused():
@@ -132,6 +170,20 @@ def test_pca_and_ica_stand_in_the_same_table(found):
     assert frame.loc["PCA", "reconstruction"] == frame.loc["ICA", "reconstruction"] > 0
     assert frame.loc[["PCA", "ICA"], "gaussian_total_correlation"].max() < 0.05
     assert frame.loc["PCA", "accuracy"] > 0.8
+
+
+def test_the_vae_and_its_rivals_are_paired_over_held_out_cells(found):
+    rows = found.frame[found.frame["method"] == "VAE"]
+    held_out = int((Noise(0).numpy().random(400) < 0.2).sum())
+    hits = found.frame["accuracy"] * held_out
+    np.testing.assert_allclose(hits, hits.round())
+    assert rows["reconstruction_se_pca"].between(1e-5, 0.2).all()
+    pca = found.frame.set_index("method").loc["PCA", "accuracy"]
+    far = (rows["accuracy"] - pca).abs().to_numpy()  # as many hits differ as the difference at least, each by 1
+    least = np.sqrt((far - far**2) / (held_out - 1))
+    assert (rows["accuracy_se_pca"] >= least - 1e-12).all()
+    assert set(found.rivals["rival"]) == {"PCA", "ICA"}
+    assert "Held-out reconstruction at beta" in str(found)
 
 
 def test_reals_are_swept_by_their_bound(cells):

@@ -1,9 +1,9 @@
-"""The rate-distortion curve of a model and data: one fit per beta, every number taken on observations held out."""
+"""The rate-distortion curve of a model and data: one fit per beta, predictions scored on observations held out."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from biovae.analysis import (
     gaussian_total_correlation,
     ica,
     indicators,
-    label_accuracy,
+    label_hits,
     mig,
     sap,
     total_correlation,
@@ -65,14 +65,15 @@ def sweep(  # noqa: PLR0913 - a user's door
 
     Counts are scored by thinning: z comes from one half of a held-out observation's counts, and the other half is
     predicted, so that copying noise does not pay. PCA and ICA of the same training data stand in the same table: as
-    maps and as axes they often win. Every fit starts afresh from its seed. Ctrl-C ends early, with the fits that are
-    done.
+    maps and as axes they often win. They are compared with the beta that is recommended, since the best of many betas
+    would win by being many. Every fit starts afresh from its seed. Ctrl-C ends early, with the fits that are done.
 
     Args:
         vae: The model in all but its beta; one modality.
         data: Not changed.
         betas: Weights of the KL.
-        labels: Column of `obs`: label accuracy of neighbours, and MIG, DCI and SAP of each level against the others.
+        labels: Column of `obs`: how often its neighbours name the label of a held-out observation, and MIG, DCI and SAP
+            of each level against the others.
         factors: Further columns of `obs` for MIG, DCI and SAP; numbers count as continuous.
         test: Fraction of observations that no fit sees, and that are scored.
         seeds: A fit of every beta for each of them; differences between betas mean little where seeds differ as much.
@@ -88,17 +89,22 @@ def sweep(  # noqa: PLR0913 - a user's door
     how = (test, seeds[0], epochs)
     again = partial(_Trial, vae.variant(), data, (labels, factors), how, progress=progress)
     trial = again()
-    rows: list[Row] = []
-    scores = []
-    for (beta, _), (row, score) in several(trial, jobs, again=again, workers=workers, progress=progress):
-        rows.append(row)
-        scores.append(pd.Series(score, name=beta))
-        _write(pd.DataFrame(rows), keep)
-    behind = _behind(scores)
-    rows = [row | {"behind_se": behind[row["beta"]]} for row in sorted(rows, key=lambda r: (r["seed"], r["beta"]))]
-    frame = pd.DataFrame([*rows, *trial.linear(rows[0]["pca"])])
+    found: list[_Found] = []
+    for _, one in several(trial, jobs, again=again, workers=workers, progress=progress):
+        found.append(one)
+        _write(pd.DataFrame([each.row for each in found]), keep)
+    found.sort(key=lambda each: (each.row["seed"], each.row["beta"]))
+    frame = _frame(found, trial.linear(found[0].row["pca"]))
     _write(frame, keep)
     return recommend(frame.drop(columns="pca"), THINNED if trial.counts else BOUND)
+
+
+class _Found(NamedTuple):
+    """Of one fit, or of PCA or ICA: its row; score, and hits of the labels' vote, of each held-out observation."""
+
+    row: Row
+    score: np.ndarray | None
+    hits: np.ndarray | None
 
 
 class _Trial:
@@ -123,10 +129,11 @@ class _Trial:
         self.known = _factors(data, labels, factors)
         held_out = Noise(self.seed).numpy().random(len(self.prepared.obs_names)) < test
         self.roles = vae.roles(data, self.prepared, held_out=held_out, seed=self.seed)
+        self.rows = np.flatnonzero(self.roles == Role.TEST)
         self.base = linear(self.prepared.observations, vae.latent, self.roles == Role.TRAIN, self.seed)
         self.counts = self.prepared.schema.modalities[0].support is Support.COUNTS
 
-    def __call__(self, job: tuple[float, int]) -> tuple[Row, np.ndarray] | None:
+    def __call__(self, job: tuple[float, int]) -> _Found | None:
         beta, seed = job
         candidate = self.vae.variant(beta=beta)
         label = f"beta {beta:g}, seed {seed}"
@@ -136,22 +143,24 @@ class _Trial:
             return None
         # The same draws and halves judge every fit, so that differences between them are paired.
         judged, score, z = self._judge(candidate)
-        return {"method": "VAE", "beta": beta, "seed": seed} | judged | self._axes(z), score
+        axes, hits = self._axes(z)
+        return _Found({"method": "VAE", "beta": beta, "seed": seed} | judged | axes, score, hits)
 
-    def linear(self, reconstruction: float) -> list[Row]:
+    def linear(self, reconstruction: float) -> list[_Found]:
         """The rows of PCA and ICA, which span the same space; neither has correlated axes, by construction."""
         turned = ica(self.base, self.seed)
         shared: Row = {"seed": self.seed, "reconstruction": reconstruction, "gaussian_total_correlation": 0.0}
         name = "ICA" if turned.converged else "ICA, not converged"
-        return [
-            {"method": method} | shared | self._axes(scores)
-            for method, scores in (("PCA", self.base.scores), (name, turned.scores))
-        ]
+        found = []
+        for method, scores in (("PCA", self.base.scores), (name, turned.scores)):
+            axes, hits = self._axes(scores)
+            found.append(_Found({"method": method} | shared | axes, None, hits))
+        return found
 
     def _judge(self, vae: VAE) -> tuple[Row, np.ndarray, np.ndarray]:
         """Everything that needs the network; each held-out observation's score; posterior means of all observations."""
         fitted, seed = vae.fitted, self.seed
-        evidence = Evidence(vae, fitted, self.prepared, np.flatnonzero(self.roles == Role.TEST), seed)
+        evidence = Evidence(vae, fitted, self.prepared, self.rows, seed)
         mean, variance = evidence.moments
         scores, rows = evidence.scores, evidence.rows
         if self.counts:
@@ -176,15 +185,19 @@ class _Trial:
             "gaussian_total_correlation": gaussian_total_correlation(mean, variance),
             "reconstruction": explained.vae,
             "pca": explained.pca,
+            "reconstruction_se_pca": explained.se,
+            "reconstruction_se_ica": explained.se,  # it spans what PCA spans
             "seconds": fitted.record["seconds"],
         }
         return found, score, mean
 
-    def _axes(self, z: np.ndarray) -> dict[str, float]:
+    def _axes(self, z: np.ndarray) -> tuple[dict[str, float], np.ndarray | None]:
         """What any embedding can be asked; SAP sees dimensions of unit variance, or those of PCA would weigh more."""
         found: dict[str, float] = {}
+        hits = None
         if self.named is not None:
-            found["accuracy"] = label_accuracy(z, self.named)
+            hits = label_hits(z, self.named)[self.rows].astype(float)
+            found["accuracy"] = float(hits.mean())
         if self.known is not None:
             of = dci(z, self.known, self.seed)
             spread = z.std(0)
@@ -196,13 +209,28 @@ class _Trial:
                 "completeness": of.completeness,
                 "informativeness": float(of.informativeness.mean()),
             }
-        return found
+        return found, hits
 
 
 def _write(frame: pd.DataFrame, keep: Path | str | None) -> None:
     if keep is not None:
         Path(keep).parent.mkdir(parents=True, exist_ok=True)
         frame.drop(columns="pca").to_csv(keep, index=False)
+
+
+def _frame(found: Sequence[_Found], linear: Sequence[_Found]) -> pd.DataFrame:
+    """Rows of the fits and of PCA and ICA, with the standard errors of differences between them."""
+    behind = _behind([pd.Series(each.score, name=each.row["beta"]) for each in found])
+    rows = [each.row | {"behind_se": behind[each.row["beta"]]} | _paired(each, linear) for each in found]
+    return pd.DataFrame([*rows, *(each.row for each in linear)])
+
+
+def _paired(fit: _Found, linear: Sequence[_Found]) -> dict[str, float]:
+    """Standard errors of the distance of a fit's accuracy from that of PCA and of ICA, paired over observations."""
+    if fit.hits is None:
+        return {}
+    rivals = zip(("pca", "ica"), linear, strict=True)
+    return {f"accuracy_se_{name}": float(pd.Series(fit.hits - rival.hits).sem()) for name, rival in rivals}
 
 
 def _jobs(betas: Sequence[float], seeds: Sequence[int]) -> dict[str, tuple[float, int]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from biovae.analysis.models.rivals import MEASURES, against, told
 from biovae.errors import InputError
 
 KEPT = 0.9  # of the best gain that a beta for discovery keeps
@@ -21,9 +22,6 @@ LOST = 0.5  # of the best gain, below which z has collapsed
 SLACK = 0.02  # of label accuracy that a beta for discovery may cost
 SILENT = 0.1  # nats: a rate below it tells nothing apart
 NEEDED = ("method", "beta", "seed", "rate", "distortion", "score", "gain", "active")
-AXES = {"mig": "MIG", "disentanglement": "DCI disentanglement", "sap": "SAP"}
-EVEN = 0.005  # scores this near to the best are as good
-SPACE = {"reconstruction": "held-out reconstruction", "accuracy": "label accuracy of neighbours"}
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,24 @@ class Sweep:
         """The numbers of the VAE, averaged over seeds, a row per beta."""
         return _by_beta(self.frame)
 
+    @property
+    def rivals(self) -> pd.DataFrame:
+        """The VAE beside PCA and ICA: reconstruction at the beta for imputation, all else at that for discovery.
+
+        See `biovae.analysis.models.rivals.against` for the columns.
+        """
+        at = {name: self.imputation if name == "reconstruction" else self.discovery for name in MEASURES}
+        return against(self.frame, at)
+
     def __str__(self) -> str:
-        """The recommendations, and who wins."""
+        """The recommendations, and whether PCA or ICA does as well."""
         curve = self.curve
         at, low, high = curve.loc[self.imputation], curve.index[0], curve.index[-1]
         if at["gain"] <= 0:
             nothing = f"No beta predicts better than the same likelihood without z ({at['gain']:,.1f} nats at best)"
-            return "\n".join([f"{nothing}: train longer, or on more data, before choosing one.", *self._winners()])
+            return "\n".join(
+                [f"{nothing}: train longer, or on more data, before choosing one.", *told(self.rivals, len(curve))]
+            )
         edge = self.imputation in (low, high) and low != high
         beyond = "; it lies at the edge of the sweep, so that the best may lie beyond" if edge else ""
         lines = [
@@ -71,24 +80,7 @@ class Sweep:
             _onset("Dimensions fall silent from", self.pruned, "No dimension falls silent up to", high),
             _onset("Less than half of the gain is left from", self.collapsed, "No collapse up to", high),
         ]
-        return "\n".join([*lines, *self._winners()])
-
-    def _winners(self) -> list[str]:
-        """Who scores best on each measure that was taken, PCA and ICA among them."""
-        lines = []
-        for name, said in (SPACE | AXES).items():
-            known = self.frame.dropna(subset=[name]) if name in self.frame else self.frame.iloc[:0]
-            if known.empty:
-                continue
-            best = known.groupby("method", sort=False)[name].max()
-            vae = self.curve[name]
-            best["VAE"] = vae.max()
-            leaders = [str(method) for method, value in best.items() if value >= best.max() - EVEN]
-            verdict = f"{leaders[0]} is best" if len(leaders) == 1 else f"{' and '.join(leaders)} are alike"
-            told = ", ".join(f"{method} {value:.2f}" for method, value in best.items())
-            where = f" (VAE at beta {vae.idxmax():g})" if len(vae) > 1 else ""
-            lines.append(f"{said}: {verdict}; {told}{where}.")
-        return lines
+        return "\n".join([*lines, *told(self.rivals, len(curve))])
 
 
 def recommend(frame: pd.DataFrame, scored: str) -> Sweep:
@@ -97,7 +89,8 @@ def recommend(frame: pd.DataFrame, scored: str) -> Sweep:
     Args:
         frame: Columns `method` ("VAE" for the rows that are judged), `beta`, `seed`, `rate`, `distortion`, `score`
             (held-out log-probability), `gain` (score less that without z), `active`; where known `accuracy`, and
-            `behind_se`, the paired standard error of the distance to the best score.
+            `behind_se`, the paired standard error of the distance to the best score; for the rows of PCA and ICA, and
+            what is compared with them, see `biovae.analysis.models.rivals.against`.
         scored: What `score` is, for the reader.
 
     Raises:
