@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 import biovae as bv
-from biovae.analysis import associate, differences, effects, enrich, ladder, traverse
+from biovae.analysis import Dimensions, associate, differences, effects, enrich, ladder, traverse
 from biovae.batch import Context
 from biovae.datasets import scenarios, simulate
 from biovae.errors import InputError
@@ -76,11 +76,38 @@ def test_draws_of_weights_give_limits_of_an_effect_and_take_a_sign_that_they_do_
     assert plain["sign"].tolist() == [1, 1, -1]
     found = effects(slope_with(0), draws, ["sure", "unsure", "fixed"], others=[slope_with(s) for s in shifts])
     pd.testing.assert_frame_equal(
-        found.drop(columns=["least", "most", "sign"]), plain.drop(columns=["least", "most", "sign"])
+        found.drop(columns=["least", "most", "sign", "nearest"]),
+        plain.drop(columns=["least", "most", "sign", "nearest"]),
     )
     expected = np.array([1.0, 0.05, -1.0]) + np.sort(shifts, axis=0)[[4, 94]]  # the 5th and 95th of 99
     np.testing.assert_allclose(found[["least", "most"]].to_numpy().T, expected, atol=1e-6)
     assert found["sign"].tolist() == [1, 0, -1]
+    np.testing.assert_allclose(found["nearest"], [expected[0, 0], 0, -1], atol=1e-6)
+    assert plain["nearest"].isna().all()
+
+
+def of_effects(score, nearest):
+    """Of one dimension, with features a, b, ..."""
+    frame = pd.DataFrame({"dimension": 0, "feature": [*"abcdefgh"[: len(score)]], "score": score, "nearest": nearest})
+    summary = pd.DataFrame({"spread": [1.0], "active": [True]})
+    nothing = pd.DataFrame({"dimension": [], "strength": [], "fdr": []})
+    return Dimensions(summary, frame, nothing, None)
+
+
+def test_features_stand_by_the_limit_nearest_to_zero():
+    found = of_effects([9.0, 3.0, 2.0, 1.0, -8.0, -1.0], [0.0, 0.5, 1.5, 0.0, 0.0, -0.2])
+    assert found.sides(0) == ([*"cbad"], [*"fe"])
+    assert found.sides(0, 2) == ([*"cb"], [*"fe"])
+    assert "up c, b (not sure: a, d); down f (not sure: e)." in str(found)
+
+
+def test_it_is_said_where_nothing_is_sure_and_where_nothing_is_known():
+    found = of_effects([3.0, 2.0, -1.0], [0.0, 0.0, -0.5])
+    assert "up nothing sure (perhaps a, b); down c." in str(found)
+    assert "need draws" not in str(found)
+    known = of_effects([2.0, 3.0, -1.0], np.nan)
+    assert "up b, a; down c." in str(known)
+    assert "their limits need draws" in str(known)
 
 
 # traversals
@@ -179,6 +206,60 @@ def test_p_values_are_uniform_where_nothing_goes_with_anything():
 def test_columns_that_cannot_be_tested_are_refused(columns, message):
     with pytest.raises(InputError, match=message):
         associate(np.random.default_rng(0).standard_normal((30, 2)), columns)
+
+
+def held(found, truth):
+    return ((found["least"] <= truth) & (truth <= found["most"])).mean()
+
+
+@pytest.mark.parametrize("r", [0.0, 0.3, 0.8])
+def test_limits_of_a_rank_correlation_hold_the_truth_as_often_as_said(r):
+    rng = np.random.default_rng(0)
+    truth = (6 / np.pi * np.arcsin(r / 2)) ** 2  # Spearman's rho of a normal pair
+    found = []
+    for _ in range(8):
+        x = rng.standard_normal(200)
+        z = r * x[:, None] + np.sqrt(1 - r**2) * rng.standard_normal((200, 60))
+        found.append(associate(z, pd.DataFrame({"x": x})))
+    assert 0.86 < held(pd.concat(found), truth) < (0.97 if r else 1.0)
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.5, 1.5])
+def test_limits_of_a_share_hold_the_truth_as_often_as_said(apart):
+    rng = np.random.default_rng(1)
+    levels, shift = np.array([*"abcd"]), apart * np.arange(4.0)
+    many = rng.integers(4, size=400_000)
+    ranks = scipy.stats.rankdata(shift[many] + rng.standard_normal(len(many)))
+    truth = 1 - sum(((ranks[many == k] - ranks[many == k].mean()) ** 2).sum() for k in range(4)) / (
+        len(ranks) * ranks.var()
+    )
+    found = []
+    for _ in range(8):
+        k = rng.integers(4, size=200)
+        z = shift[k][:, None] + rng.standard_normal((200, 60))
+        found.append(associate(z, pd.DataFrame({"k": levels[k]})))
+    assert 0.86 < held(pd.concat(found), truth) < (0.97 if apart else 1.0)
+
+
+def test_limits_of_many_observations_come_from_samples_of_fewer():
+    rng = np.random.default_rng(2)
+    n = 20_000
+    x = rng.standard_normal(n)
+    z = 0.5 * x[:, None] + np.sqrt(0.75) * rng.standard_normal((n, 5))
+    found = associate(z, pd.DataFrame({"x": x}))
+    rho = found["rho"].to_numpy()
+    half = 1.645 * np.sqrt((1 + rho**2 / 2) / n)  # Bonett and Wright 2000, doi:10.1007/BF02294183
+    np.testing.assert_allclose(found["least"], np.tanh(np.arctanh(rho) - half) ** 2, atol=0.006)
+    np.testing.assert_allclose(found["most"], np.tanh(np.arctanh(rho) + half) ** 2, atol=0.006)
+
+
+def test_limits_are_of_the_observations_that_have_a_value_and_can_be_left_out():
+    rng = np.random.default_rng(3)
+    z = rng.standard_normal((400, 1))
+    x = np.where(np.arange(400) < 100, z[:, 0] + rng.standard_normal(400), np.nan)
+    whole, part = associate(z, pd.DataFrame({"x": x})), associate(z[:100], pd.DataFrame({"x": x[:100]}))
+    np.testing.assert_allclose(whole[["least", "most"]], part[["least", "most"]], atol=0.08)
+    assert associate(z, pd.DataFrame({"x": x}), draws=0)[["least", "most"]].isna().all(axis=None)
 
 
 # enrichment
@@ -282,9 +363,12 @@ def test_the_table_has_the_sides_and_the_company_of_each_dimension(cells, vae):
     found = bv.tl.dimensions(vae, cells, columns=["cell_type"])
     table = found.table(3).set_index("dimension")
     assert list(table.index) == [0, 1, 2, 3]
-    scores = found.effects.query("dimension == 2").set_index("feature")["score"].sort_values()
-    assert table.loc[2, "up"] == ", ".join(scores.index[:-4:-1])
-    assert table.loc[2, "down"] == ", ".join(scores.index[:3])
+    rows = found.effects.query("dimension == 2").set_index("feature")
+    weight = rows["score"] / rows["effect"]
+    up, down = rows["least"] * weight, rows["most"] * weight  # three of each side are sure
+    assert table.loc[2, "up"] == ", ".join(up.nlargest(3).index)
+    assert table.loc[2, "down"] == ", ".join(down.nsmallest(3).index)
+    assert up.nlargest(3).min() > 0 > down.nsmallest(3).max()
     strength = found.associations.set_index("dimension")["strength"]
     assert table["strength"].max() == pytest.approx(strength.max())
     weak = strength.index[strength < 0.05]

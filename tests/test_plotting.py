@@ -90,7 +90,13 @@ def dimensions_found(active=(True, True, False)):
     rng = np.random.default_rng(1)
     frames = [
         pd.DataFrame(
-            {"dimension": d, "feature": [f"gene{i}" for i in range(60)], "score": rng.normal(size=60), "sign": 1}
+            {
+                "dimension": d,
+                "feature": [f"gene{i}" for i in range(60)],
+                "score": rng.normal(size=60),
+                "sign": 1,
+                "nearest": np.nan,
+            }
         )
         for d in range(3)
     ]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SIDE = 4  # features each way
 GAP = 0.3  # of a cell, between falling and rising features
-NOTE = "(in brackets: the sign changes over the map)    grey: share of the rank variance of z that a column explains"
+NOTE = "(in brackets: no sign is sure)    grey: share of the rank variance of z that a column explains"
 MOST_COLUMNS = 10
 MOST_DIMENSIONS = 20
 WIDTH, ROW, LEAST = 9.4, 0.3, 2.6  # inches
@@ -27,8 +27,8 @@ def dimensions(found: Dimensions, *, ax: Axes | None = None) -> Axes:
     """Draw the active dimensions, widest first: the features that each moves most, and what it goes with.
 
     A feature's cell is the darker the more it tells of z_d, blue where it falls as z_d rises and vermillion where it
-    rises; one whose sign changes over the map is set in brackets. On the right stands the share of the dimension's rank
-    variance that a column of `obs` explains.
+    rises; one whose sign changes over the map, or with what the weights may be, is set in brackets. On the right stands
+    the share of the dimension's rank variance that a column of `obs` explains.
 
     Args:
         found: From `bv.tl.dimensions`.

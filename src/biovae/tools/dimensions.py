@@ -79,7 +79,7 @@ def dimensions(  # noqa: PLR0913 - a user's door
     return Dimensions(
         summary=summary(mean, active(mean)),
         effects=found,
-        associations=associate(mean, table),
+        associations=associate(mean, table, seed=seed),
         traversal=traverse(decode, z[0], ladder(mean), names, others),
         enrichment=None if sets is None else enrich(scores, names, sets),
         loadings=loadings(vae, vae.fitted, mean, m),

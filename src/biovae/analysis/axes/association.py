@@ -2,24 +2,32 @@
 
 Ranks throughout: no scale of z or of a column matters, and no outlier decides. The p-values take observations (or
 features) as independent; cells of one donor are not, so that they are too small wherever donors differ. Read the
-strength first: with thousands of cells everything is significant.
+strength first: with thousands of cells everything is significant. The limits of a strength take observations as
+independent, too.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 from jaxtyping import Float
 
+from biovae.analysis.axes.strength import DRAWS, Column, between, correlations, known, mean_ranks, shares
 from biovae.analysis.neighbourhoods.positions import finite
 from biovae.errors import InputError, first
 
 CORRELATION = 0.01  # between the features of a set beyond what z explains: limma's preset
 LEAST = 5  # features of a set that a test needs
+ASSOCIATION = (
+    "dimension", "column", "kind", "strength", "least", "most", "rho", "highest", "p", "fdr", "observations",
+)  # fmt: skip
 
 
-def associate(z: Float[np.ndarray, "obs latent"], columns: pd.DataFrame) -> pd.DataFrame:
+def associate(
+    z: Float[np.ndarray, "obs latent"], columns: pd.DataFrame, draws: int = DRAWS, seed: int = 0
+) -> pd.DataFrame:
     """Share of the rank variance of z_d that a column explains: rho**2 for numbers, eta**2 for categories.
 
     Numbers are tested by Spearman's rho (t approximation), categories by the Kruskal-Wallis H, of which eta**2 is
@@ -28,10 +36,13 @@ def associate(z: Float[np.ndarray, "obs latent"], columns: pd.DataFrame) -> pd.D
     Args:
         z: Posterior means.
         columns: Of the same observations; numbers are continuous, anything else is categories.
+        draws: Bootstrap samples for the limits of the strength, 19 or more; 0 for none.
+        seed: Of these samples.
 
     Returns:
-        A row per dimension and column: `kind` ("numbers" or "categories"), `strength`, `rho`, `highest` (the category
-        with the highest mean rank), `p`, `fdr` (Benjamini and Hochberg, over all rows), `observations`.
+        A row per dimension and column: `kind` ("numbers" or "categories"), `strength`, `least` and `most` (its 90 %
+        limits, see `analysis.axes.strength`; below it where many categories explain much by chance), `rho`, `highest`
+        (the category with the highest mean rank), `p`, `fdr` (Benjamini and Hochberg, over all rows), `observations`.
 
     Raises:
         InputError: Rows differ in number, or a column has one value only.
@@ -44,19 +55,15 @@ def associate(z: Float[np.ndarray, "obs latent"], columns: pd.DataFrame) -> pd.D
         raise InputError(
             f"expected columns of {len(z)} observations, found {len(columns)}: pass those of the same rows."
         )
+    each = [known(str(name), column) for name, column in columns.items()]
+    ranks = scipy.stats.rankdata(z, axis=0)
+    found = [_tested(ranks if len(c.at) == len(z) else scipy.stats.rankdata(z[c.at], axis=0), c) for c in each]
+    measured = [f["strength" if c.levels is not None else "rho"] for c, f in zip(each, found, strict=True)]
     rows = []
-    for name, column in columns.items():
-        kept = column.notna().to_numpy()
-        values = column[kept]
-        if values.nunique() < 2:
-            raise InputError(f"expected a column that varies, found one value in {name!r}: leave it out.")
-        ranks = scipy.stats.rankdata(z[kept], axis=0)
-        numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        found = _numbers(ranks, values.to_numpy(np.float64)) if numeric else _categories(ranks, values.astype(str))
-        kind = "numbers" if numeric else "categories"
-        where = {"dimension": np.arange(z.shape[1]), "column": str(name), "kind": kind}
-        rows.append(pd.DataFrame(where | found | {"observations": int(kept.sum())}))
-    return _adjusted(rows, ["dimension", "column", "kind", "strength", "rho", "highest", "p", "fdr", "observations"])
+    for i, (least, most) in enumerate(between(z, each, measured, draws, seed)):
+        where = {"dimension": np.arange(z.shape[1]), "column": each[i].name, "observations": len(each[i].at)}
+        rows.append(pd.DataFrame(where | found[i] | {"least": least, "most": most}))
+    return _adjusted(rows, [*ASSOCIATION])
 
 
 def enrich(
@@ -122,27 +129,19 @@ def _rank_sum(u: np.ndarray, sizes: tuple[int, int], cubes: np.ndarray, rho: flo
     return 2 * scipy.stats.norm.sf(away / np.sqrt(np.maximum(variance, np.finfo(float).tiny)))
 
 
-def _numbers(ranks: np.ndarray, values: np.ndarray) -> dict[str, object]:
-    own = scipy.stats.rankdata(values)
-    own, centred = own - own.mean(), ranks - ranks.mean(0)
-    norm = np.sqrt((own @ own) * (centred**2).sum(0))
-    rho = np.divide(own @ centred, norm, out=np.zeros(ranks.shape[1]), where=norm > 0)
-    freedom = len(own) - 2
-    t = rho * np.sqrt(max(freedom, 0) / np.maximum((1 - rho) * (1 + rho), 1e-300))
-    p = 2 * scipy.stats.t.sf(np.abs(t), freedom) if freedom > 0 else np.ones(len(rho))
-    return {"strength": rho**2, "rho": rho, "highest": "", "p": p}
-
-
-def _categories(ranks: np.ndarray, values: pd.Series) -> dict[str, object]:
-    member, levels = pd.factorize(values, sort=True)
-    size = np.bincount(member)
-    means = np.stack([np.bincount(member, column) for column in ranks.T], 1) / size[:, None]
-    centre, n = (len(ranks) + 1) / 2, len(ranks)
-    whole = ((ranks - centre) ** 2).sum(0)
-    between = (size[:, None] * (means - centre) ** 2).sum(0)
-    eta = np.divide(between, whole, out=np.zeros(len(whole)), where=whole > 0)
-    p = scipy.stats.chi2.sf((n - 1) * eta, len(levels) - 1)
-    return {"strength": eta, "rho": np.nan, "highest": np.asarray(levels)[means.argmax(0)], "p": p}
+def _tested(ranks: Float[np.ndarray, "known latent"], column: Column) -> dict[str, Any]:
+    """Strength and p of each dimension: the t approximation for numbers, chi-squared for categories."""
+    n = len(ranks)
+    if column.levels is None:
+        rho = correlations(ranks, column.values)
+        t = rho * np.sqrt(max(n - 2, 0) / np.maximum((1 - rho) * (1 + rho), 1e-300))
+        p = 2 * scipy.stats.t.sf(np.abs(t), n - 2) if n > 2 else np.ones(len(rho))
+        return {"kind": "numbers", "strength": rho**2, "rho": rho, "highest": "", "p": p}
+    count = len(column.levels)
+    eta = shares(ranks, column.values, count)
+    highest = column.levels[mean_ranks(ranks, column.values, count)[0].argmax(0)]
+    p = scipy.stats.chi2.sf((n - 1) * eta, count - 1)
+    return {"kind": "categories", "strength": eta, "rho": np.nan, "highest": highest, "p": p}
 
 
 def _adjusted(rows: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

@@ -90,22 +90,30 @@ class Dimensions:
     unit: str = "log fold change per unit of z"
 
     def top(self, dimension: int, count: int = TOP) -> pd.DataFrame:
-        """The `count` features with the largest score upwards and as many downwards, largest first, signs kept."""
-        rows = self.effects[self.effects["dimension"] == dimension].sort_values("score", kind="stable")
-        down, up = rows[rows["score"] < 0].head(count), rows[rows["score"] > 0].tail(count)
-        return pd.concat([up.iloc[::-1], down.iloc[::-1]], ignore_index=True)
+        """The `count` features that rise most surely with a dimension, surest first; then those that fall, surest last.
+
+        In the order of `nearest`, then of the score where limits hold 0, or are not known.
+        """
+        rows = self.effects[self.effects["dimension"] == dimension]
+        order = pd.DataFrame({"sure": rows["nearest"].abs().fillna(0), "size": rows["score"].abs()})
+        rows = rows.loc[order.sort_values(["sure", "size"], ascending=False).index]
+        up, down = (rows[way].head(count) for way in (rows["score"] > 0, rows["score"] < 0))
+        return pd.concat([up, down.iloc[::-1]], ignore_index=True)
 
     def sides(self, dimension: int, count: int = TOP) -> tuple[list[str], list[str]]:
-        """Names of the features that rise most with a dimension, and of those that fall most, each largest first."""
+        """Names of the features that rise most surely with a dimension, and of those that fall, surest first."""
+        up, down = self._sides(dimension, count)
+        return [str(name) for name in up["feature"]], [str(name) for name in down["feature"]]
+
+    def _sides(self, dimension: int, count: int = TOP) -> tuple[pd.DataFrame, pd.DataFrame]:
         top = self.top(dimension, count)
-        up, down = top.loc[top["score"] > 0, "feature"], top.loc[top["score"] < 0, "feature"].iloc[::-1]
-        return [str(name) for name in up], [str(name) for name in down]
+        return top[top["score"] > 0], top[top["score"] < 0].iloc[::-1]
 
     def company(self, dimension: int) -> pd.Series | None:
-        """The row of `associations` of the column that a dimension goes with most; None where it is weak or unsure."""
+        """The row of `associations` of the column that a dimension most surely goes with; None where that is weak."""
         known = self.associations[self.associations["dimension"] == dimension]
         known = known[(known["strength"] >= WEAK) & (known["fdr"] < 1 - SURE)]
-        return None if known.empty else known.sort_values("strength", ascending=False, kind="stable").iloc[0]
+        return None if known.empty else known.sort_values(["least", "strength"], ascending=False).iloc[0]
 
     def table(self, count: int = TOP) -> pd.DataFrame:
         """A row per dimension: its spread, the features on either side, and the column that it goes with most."""
@@ -122,16 +130,29 @@ class Dimensions:
         lines = [self._line(int(d)) for d in order.index[order["active"]]]
         spare = [str(d) for d in self.summary.index[~self.summary["active"]]]
         lines += [f"Not in use: {', '.join(spare)}."] if spare else []
+        lines += (
+            ["Features stand by size alone: their limits need draws."] if self.effects["nearest"].isna().all() else []
+        )
         return "\n".join([*lines, "Another seed may give other dimensions: believe what several agree on."])
 
     def _line(self, dimension: int) -> str:
-        up, down = (", ".join(names) for names in self.sides(dimension))
+        up, down = map(_named, self._sides(dimension))
         line = f"Dimension {dimension} (spread {self.summary.loc[dimension, 'spread']:.2f}): up {up}; down {down}"
         best = self.company(dimension)
         if best is None:
             return f"{line}."
         where = f", highest in {best['highest']}" if best["kind"] == "categories" else f", rho {best['rho']:.2f}"
-        return f"{line}; goes with {best['column']} ({best['strength']:.0%} of its rank variance{where})."
+        limits = "" if np.isnan(best["least"]) else f", {best['least']:.0%} to {best['most']:.0%}"
+        return f"{line}; goes with {best['column']} ({best['strength']:.0%} of its rank variance{limits}{where})."
+
+
+def _named(side: pd.DataFrame) -> str:
+    """The features of one side, those whose limits hold 0 apart."""
+    unsure = side["nearest"] == 0
+    sure, rest = (", ".join(map(str, side.loc[which, "feature"])) for which in (~unsure, unsure))
+    if not rest:
+        return sure or "none"
+    return f"{sure} (not sure: {rest})" if sure else f"nothing sure (perhaps {rest})"
 
 
 def differences(decode: Decode, transform: Callable[[np.ndarray], np.ndarray] = np.log, step: float = STEP) -> Slope:
@@ -176,7 +197,8 @@ def effects(
         A row per dimension and feature: `effect`, `se` (of that mean, over observations), `least` and `most` (90 %
         limits of the effect, from draws of weights; NaN without), `lower` and `upper` (90 % of the local derivatives
         lie between), `positive` (share of them above 0), `sign` (1 or -1 where 95 % of them agree and the limits do
-        not hold 0, else 0), `score` = effect * weight, by which features are ranked.
+        not hold 0, else 0), `score` = effect * weight, and `nearest`, by which features are ranked: the limit of the
+        score nearest to 0 on its own side, 0 where the limits hold 0, NaN without draws.
     """
     draws = np.asarray(draws, dtype=np.float64)
     samples, observations, latent = draws.shape
@@ -197,6 +219,7 @@ def effects(
             "dimension": d, "feature": [*features], "effect": effect, "se": spread / np.sqrt(observations),
             "least": least, "most": most, "lower": lower, "upper": upper, "positive": positive, "sign": one_way,
             "score": effect * weight,
+            "nearest": weight * np.where(effect > 0, np.maximum(least, 0), np.minimum(most, 0)),
         }  # fmt: skip
         frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
