@@ -1,5 +1,8 @@
 """What a dimension means, against closed forms, scipy, and simulations that know."""
 
+import sys
+import warnings
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -434,6 +437,67 @@ def test_reals_and_zeros_and_ones_have_effects_of_their_own(cells):
 def test_a_column_that_is_not_there_is_named(cells, vae):
     with pytest.raises(InputError, match="did you mean 'cell_type'"):
         bv.tl.dimensions(vae, cells, columns=["celltype"])
+
+
+def scored(scores):
+    """Found dimensions with these scores, (features, dimensions), of features g0, g1, ..."""
+    features, latent = scores.shape
+    frame = pd.DataFrame(
+        {
+            "dimension": np.repeat(np.arange(latent), features),
+            "feature": np.tile([f"g{i}" for i in range(features)], latent),
+            "score": scores.T.ravel(),
+        }
+    )
+    return Dimensions(pd.DataFrame(), frame, pd.DataFrame(), None)
+
+
+SETS = {"down": [f"g{i}" for i in range(15)], "none": [f"g{i}" for i in range(100, 150)], "small": ["g1", "g2", "x"]}
+
+
+def test_contrasts_are_the_scores_in_the_order_of_the_features():
+    scores = np.random.default_rng(0).standard_normal((12, 2))
+    frame = scored(scores).contrasts
+    np.testing.assert_array_equal(frame, scores.T)
+    assert list(frame) == [f"g{i}" for i in range(12)]
+    assert frame.index.tolist() == ["0", "1"]
+
+
+def test_enrichment_of_found_dimensions_is_that_of_their_scores():
+    scores = np.random.default_rng(0).standard_normal((300, 2))
+    found = bv.tl.enrichment(scored(scores), SETS)
+    pd.testing.assert_frame_equal(found, enrich(scores, [f"g{i}" for i in range(300)], SETS))
+
+
+def test_what_a_test_of_enrichment_lacks_is_named(monkeypatch):
+    found = scored(np.zeros((300, 1)))
+    with pytest.raises(InputError, match="'camera'"):
+        bv.tl.enrichment(found, SETS, "camra")
+    monkeypatch.setitem(sys.modules, "decoupler", None)  # as where it is not installed
+    with pytest.raises(InputError, match=r"biovae\[enrichment\]"):
+        bv.tl.enrichment(found, SETS, "ulm")
+    with pytest.raises(InputError, match="same kind of names"):
+        bv.tl.enrichment(found, {"other": ["ENSG1"]}, "ulm")
+
+
+def test_decouplers_linear_model_is_the_regression_of_scores_on_membership():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its dependencies
+        pytest.importorskip("decoupler", reason="the extra 'enrichment'")
+    scores = np.random.default_rng(0).standard_normal((300, 2))
+    scores[:15, 1] -= 2
+    found = bv.tl.enrichment(scored(scores), SETS, "ulm").set_index(["set", "dimension"])
+    for name in ("down", "none"):
+        inside = [f"g{i}" in SETS[name] for i in range(300)]
+        for d in range(2):
+            line = scipy.stats.linregress(inside, scores[:, d])
+            assert found.loc[(name, d), "t"] == pytest.approx(line.slope / line.stderr, rel=1e-5)
+            assert found.loc[(name, d), "p"] == pytest.approx(line.pvalue, rel=1e-5)
+    assert found.loc[("down", 1), "fdr"] < 1e-6
+    assert found.loc["small", "p"].isna().all()
+    assert found["features"].to_dict() == {
+        (s, d): n for s, n in (("down", 15), ("none", 50), ("small", 2)) for d in (0, 1)
+    }
 
 
 INTERFERON = "IFIT1 IFIT2 IFIT3 ISG15 ISG20 MX1 MX2 OAS1 LY6E IFI6 IFITM3 CXCL10 IFI44L RSAD2 TNFSF10".split()

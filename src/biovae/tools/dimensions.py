@@ -49,7 +49,7 @@ def dimensions(  # noqa: PLR0913 - a user's door
         vae: A fitted model.
         data: The observations to look at; not changed.
         columns: Of `obs`, to associate with each dimension; None takes all that vary and are no names.
-        sets: Names of features by name of the set, for a test of enrichment.
+        sets: Names of features by name of the set, for a test of enrichment; `bv.tl.enrichment` has another.
         modality: Whose features; None takes the first.
         cells: Observations, drawn at random, at which derivatives and traversals are taken.
         draws: Of the weights of the last layer, for the limits of effects and the bands of traversals; 19 or more, or 0

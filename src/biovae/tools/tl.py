@@ -6,6 +6,7 @@ from biovae.tools.compare import compare
 from biovae.tools.counterfactual import counterfactual
 from biovae.tools.differential import Effort, differential
 from biovae.tools.dimensions import dimensions
+from biovae.tools.enrichment import enrichment
 from biovae.tools.expression import corrected_expression
 from biovae.tools.holes import density, holes, plausibility, prior_support
 from biovae.tools.imputation import imputation
@@ -30,6 +31,7 @@ __all__ = [
     "differential",
     "dimensions",
     "direction",
+    "enrichment",
     "ensemble_expression",
     "holes",
     "imputation",

@@ -63,7 +63,7 @@ def associate(
     for i, (least, most) in enumerate(between(z, each, measured, draws, seed)):
         where = {"dimension": np.arange(z.shape[1]), "column": each[i].name, "observations": len(each[i].at)}
         rows.append(pd.DataFrame(where | found[i] | {"least": least, "most": most}))
-    return _adjusted(rows, [*ASSOCIATION])
+    return adjusted(rows, [*ASSOCIATION])
 
 
 def enrich(
@@ -114,7 +114,7 @@ def enrich(
         p = _rank_sum(u, (inside, outside), ties, correlation) if tested else np.full(scores.shape[1], np.nan)
         where = {"dimension": np.arange(scores.shape[1]), "set": name, "features": inside}
         rows.append(pd.DataFrame(where | {"auc": auc, "p": p}))
-    return _adjusted(rows, ["dimension", "set", "features", "auc", "p", "fdr"])
+    return adjusted(rows, ["dimension", "set", "features", "auc", "p", "fdr"])
 
 
 def _rank_sum(u: np.ndarray, sizes: tuple[int, int], cubes: np.ndarray, rho: float) -> np.ndarray:
@@ -144,7 +144,7 @@ def _tested(ranks: Float[np.ndarray, "known latent"], column: Column) -> dict[st
     return {"kind": "categories", "strength": eta, "rho": np.nan, "highest": highest, "p": p}
 
 
-def _adjusted(rows: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+def adjusted(rows: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     """One frame with `fdr`, the p-values adjusted over all tests that were made."""
     if not rows:
         return pd.DataFrame({name: [] for name in columns})

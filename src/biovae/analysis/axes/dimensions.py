@@ -89,6 +89,13 @@ class Dimensions:
     loadings: pd.DataFrame | None = None
     unit: str = "log fold change per unit of z"
 
+    @property
+    def contrasts(self) -> pd.DataFrame:
+        """Scores, dimensions x features, as decoupler reads contrasts x genes; the index is text."""
+        table = self.effects.pivot(index="dimension", columns="feature", values="score")
+        table = table[self.effects["feature"].unique()].rename_axis(columns=None)
+        return table.set_axis(table.index.astype(str).rename("dimension"))
+
     def top(self, dimension: int, count: int = TOP) -> pd.DataFrame:
         """The `count` features that rise most surely with a dimension, surest first; then those that fall, surest last.
 
