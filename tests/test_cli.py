@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import biovae as bv
 from biovae.cli import app
 from biovae.datasets import Scenario, Technical, simulate
+from biovae.run.command import workers_of
 from biovae.tools import compare as module
 
 WITHOUT_UMAP = "import sys; sys.modules['umap'] = None; from biovae.cli import main; main()"
@@ -230,6 +231,16 @@ def test_a_file_of_several_modalities_is_fitted_by_what_each_holds(folder, tmp_p
     kinds = {m.name: m.likelihood.kind for m in bv.load(tmp_path / "r" / "model").modalities}
     assert kinds == {"rna": "poisson", "levels": "gaussian"}
     assert np.load(tmp_path / "r" / "embedding.npy").shape == (250, 10)
+
+
+@pytest.mark.parametrize(
+    ("asked", "features", "device", "expected"),
+    [(None, 2000, "cpu", 3), (None, 20, "cpu", 1), (None, 2000, "cuda", 1), (2, 20, "cpu", 2), (9, 20, "cpu", 4)],
+)
+def test_fits_stand_side_by_side_where_processes_pay(asked, features, device, expected, monkeypatch):
+    monkeypatch.setattr("biovae.run.command.cores", lambda: 3)
+    data = ad.AnnData(scipy.sparse.csr_array((3000, features), dtype=np.float32))
+    assert workers_of(asked, data, 4, device) == expected
 
 
 def test_sweep_writes_a_table_and_a_picture_and_prints_what_to_take(folder, tmp_path):

@@ -82,7 +82,7 @@ def fit(  # noqa: PLR0913 - the options of a command
     batch_size: Annotated[int | None, typer.Option(min=1, help="Observations per step.")] = None,
     seed: Seed = 0,
     ensemble: Annotated[int, typer.Option(min=1, help="Fits with seeds from --seed upwards: what is stable?")] = 1,
-    workers: Annotated[int | None, typer.Option(min=1, help="Fits at a time; default: one a core.")] = None,
+    workers: Workers = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
     validation: Annotated[str, typer.Option(help="A fraction, or a boolean column of obs.")] = "0.1",
     test: Annotated[str | None, typer.Option(help="Boolean column of obs: never seen in training.")] = None,
@@ -144,7 +144,7 @@ def sweep(  # noqa: PLR0913 - the options of a command
     objective: KindOfObjective = "elbo",
     epochs: Passes = "auto",
     seeds: Annotated[int, typer.Option(min=1, help="Fits of every beta.")] = 1,
-    workers: Workers = 1,
+    workers: Workers = None,
     batch: BatchName = None,
     transpose: Transpose = False,
 ) -> None:
@@ -172,7 +172,7 @@ def compare(  # noqa: PLR0913 - the options of a command
     epochs: Passes = "auto",
     test: Annotated[float, typer.Option(min=0, max=1, help="Fraction that no fit sees, and that is scored.")] = 0.2,
     seeds: Annotated[int, typer.Option(min=1, help="Fits of every candidate.")] = 1,
-    workers: Workers = 1,
+    workers: Workers = None,
     batch: BatchName = None,
     transpose: Transpose = False,
 ) -> None:

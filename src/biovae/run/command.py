@@ -46,7 +46,7 @@ def fit_from_options(o: dict[str, Any], command: str, say: Say) -> Verdict:
         checkpoints=Path(o["out"]) / "checkpoints",
         resume=o["resume"],
         ensemble=o["ensemble"],
-        workers=_workers(o, data),
+        workers=workers_of(o["workers"], data, o["ensemble"], o["device"]),
     )
     request = Request(
         data=data,
@@ -64,10 +64,10 @@ def fit_from_options(o: dict[str, Any], command: str, say: Say) -> Verdict:
     return fit_run(request, say)
 
 
-def _workers(o: dict[str, Any], data: AnnData | MuData) -> int:
+def workers_of(asked: int | None, data: AnnData | MuData, fits: int, device: str = "cpu") -> int:
     """As many fits side by side as there are cores, unless told otherwise; one at a time where processes cost more."""
-    pays = o["device"] == "cpu" and data.n_obs * data.n_vars >= LARGE
-    return min(o["workers"] or (cores() if pays else 1), o["ensemble"])
+    pays = device == "cpu" and data.n_obs * data.n_vars >= LARGE
+    return min(asked or (cores() if pays else 1), max(fits, 1))
 
 
 def described(o: dict[str, Any]) -> tuple[AnnData | MuData, VAE, list[str]]:

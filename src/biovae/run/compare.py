@@ -10,7 +10,7 @@ from biovae.analysis import Choice
 from biovae.errors import InputError, Interrupted
 from biovae.plotting import compare as draw
 from biovae.plotting import png
-from biovae.run.command import USUAL, described, epochs_of, words
+from biovae.run.command import USUAL, described, epochs_of, words, workers_of
 from biovae.run.folder import Say, check_free
 from biovae.tools.compare import candidates, compare
 
@@ -32,14 +32,15 @@ def compare_from_options(given: dict[str, Any], say: Say) -> Choice:
         say(sentence)
     check_free(out, LEFT)
     asked = candidates(vae, words(given["likelihoods"]) or None, _sizes(given["latents"]))
-    say(f"{data.n_obs:,} observations, {len(asked)} models, {given['workers']} at a time")
+    workers = workers_of(given["workers"], data, len(asked) * given["seeds"])
+    say(f"{data.n_obs:,} observations, {len(asked)} models, {workers} at a time")
     found = compare(
         asked,
         data,
         test=given["test"],
         seeds=range(given["seeds"]),
         epochs=epochs_of(given["epochs"]),
-        workers=given["workers"],
+        workers=workers,
     )
     out.mkdir(parents=True, exist_ok=True)
     found.frame.to_csv(out / "compare.csv", index=False)

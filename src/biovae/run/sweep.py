@@ -8,7 +8,7 @@ from biovae.analysis import Sweep
 from biovae.errors import InputError, Interrupted
 from biovae.plotting import png
 from biovae.plotting import sweep as draw
-from biovae.run.command import USUAL, described, epochs_of, words
+from biovae.run.command import USUAL, described, epochs_of, words, workers_of
 from biovae.run.folder import Say, check_free
 from biovae.tools.sweep import BETAS, sweep
 
@@ -26,7 +26,7 @@ def sweep_from_options(given: dict[str, Any], say: Say) -> Sweep:
     for sentence in notices:
         say(sentence)
     fits = len(set(betas)) * len(seeds)
-    workers = min(given["workers"], max(fits, 1))
+    workers = workers_of(given["workers"], data, fits)
     check_free(out, LEFT)
     say(f"{data.n_obs:,} observations, {fits} fits, {workers} at a time")
     found = sweep(
