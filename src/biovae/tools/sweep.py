@@ -66,7 +66,8 @@ def sweep(  # noqa: PLR0913 - a user's door
     Counts are scored by thinning: z comes from one half of a held-out observation's counts, and the other half is
     predicted, so that copying noise does not pay. PCA and ICA of the same training data stand in the same table: as
     maps and as axes they often win. They are compared with the beta that is recommended, since the best of many betas
-    would win by being many. Every fit starts afresh from its seed. Ctrl-C ends early, with the fits that are done.
+    would win by being many. Every fit starts afresh from its seed: begun at the weights of another beta, it would keep
+    much of that one's rate (docs/decisions.md). Ctrl-C ends early, with the fits that are done.
 
     Args:
         vae: The model in all but its beta; one modality.

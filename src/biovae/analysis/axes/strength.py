@@ -5,7 +5,7 @@
 
 Limits hold 90 %, from bootstrap samples of the observations, which they take as independent. A sample of fewer spreads
 the wider, and its spread is shrunk to all. rho moves on Fisher's scale. eta2 is centred on 1 - (1 - eta2) (n - 1) /
-(n - k): k levels explain (k - 1) / (n - 1) by chance alone.
+(n - k): k levels explain (k - 1) / (n - 1) by chance alone. With ten observations to a level its limits hold 85 %.
 
 Source: Kelley 1935, doi:10.1073/pnas.21.9.554 (the correction); Bickel, Götze and van Zwet 1997, Statistica Sinica 7,
 1-31 (samples of fewer).
