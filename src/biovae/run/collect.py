@@ -18,6 +18,7 @@ from biovae.model.generate import At, decode
 from biovae.model.inference import ELEMENTS, minibatches
 from biovae.report import Report
 from biovae.run.findings import marking
+from biovae.tools.labels import texts
 from biovae.tools.prototype import PER, averages
 
 
@@ -59,7 +60,7 @@ def typical(evidence: Evidence, names: pd.Series) -> Any:
     counts = isinstance(observations.x[0], SparseMatrix)
     at: At = (0, PER if counts else None, "average")
     centre = decode(fitted.network, fitted.schema, torch.zeros(1, evidence.recipe.latent), at)[0]
-    overall, types = averages(observations, 0, names.fillna("missing").astype(str).to_numpy())
+    overall, types = averages(observations, 0, texts(names))
     return prototype(centre, overall, list(fitted.schema.modalities[0].features), evidence.moments.mean, types)
 
 

@@ -1,6 +1,7 @@
 """Odd observations: surprising, unsupported, or two cells in one; with p-values, and simple scores beside them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from biovae.batch import Observations, SparseMatrix
 from biovae.model import VAE
 from biovae.schema import Support
 from biovae.tools.doublets import Droplets, Looked, Way, designs, doublets, look
-from biovae.tools.labels import levels, named, strata
+from biovae.tools.labels import left_out, levels, named, strata
 
 ORDINARY = 20  # observations that p-values can be measured by, at least
 
@@ -47,8 +48,8 @@ def anomalies(  # noqa: PLR0913 - a user's door
         data: The observations; not changed.
         normal: Boolean column of `obs`, or array: ordinary observations that training has not seen. p-values are then
             uniform on others like them. Without them see `biovae.analysis.oddities.anomalies`.
-        groups: Column of `obs` with the kinds of which doublets are made; None takes clusters of the latent neighbour
-            graph.
+        groups: Column of `obs` with the kinds of which doublets are made, from observations with a label; all are asked
+            about. None takes clusters of the latent neighbour graph.
         modality: Of the counts in which a second state is looked for; None takes the first.
         draws: Replicates of each observation, at least 3.
         seed: Of every draw.
@@ -61,9 +62,10 @@ def anomalies(  # noqa: PLR0913 - a user's door
         InputError: A column is missing or not of its kind, there is one group only, or fewer than 20 normal ones.
     """
     ordinary = None if normal is None else named(data, normal, ORDINARY)
-    given = None if groups is None else levels(data, groups)
+    given = None if groups is None else levels(data, groups, 2)
     ways = [Way(fit, fit.index(modality), draws, seed, progress) for fit in vae.members]
-    return a.among_fits([_one_fit(way, data, ordinary, given) for way in ways])
+    found = a.among_fits([_one_fit(way, data, ordinary, given) for way in ways])
+    return found if given is None else replace(found, said=found.said + left_out(given, groups))
 
 
 def _one_fit(way: Way, data: AnnData | MuData, ordinary: np.ndarray | None, given: np.ndarray | None) -> Anomalies:
@@ -166,7 +168,7 @@ def _kinds(
     found = leiden(looked.z, seed=seed) if given is None else given
     if given is None and len(np.unique(found)) < 2:
         return found, ("No doublets were looked for: all observations are of one cluster; name kinds with groups=.",)
-    if len(np.unique(found)) > 1 and pd.Series(found).groupby(stratum).nunique().max() < 2:
+    if pd.Series(found).groupby(stratum).nunique().max() < 2:
         return found, ("No doublets were looked for: no batch holds two kinds; name other kinds with groups=.",)
     return found, ()
 

@@ -13,7 +13,7 @@ from biovae.model import VAE
 from biovae.model.inference import everything, posterior_draws, posterior_moments
 from biovae.noise import Noise
 from biovae.schema import Support
-from biovae.tools.labels import levels
+from biovae.tools.labels import left_out, levels
 from biovae.tools.latent import decoder, support_of
 from biovae.training.progress import passing
 
@@ -35,6 +35,7 @@ class Corners:
         groups: Mean weights of each group, (groups, archetypes).
         again: Of an ensemble: how the weights of each archetype correlate with those of its like in each other fit,
             (fits - 1, archetypes).
+        said: Sentences on what was left out.
     """
 
     found: Archetypes
@@ -42,6 +43,7 @@ class Corners:
     markers: pd.DataFrame
     groups: pd.DataFrame
     again: pd.DataFrame | None = None
+    said: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """A line for all, and one for each."""
@@ -52,7 +54,7 @@ class Corners:
             where = f"; most in {most} ({self.groups.loc[most, name]:.0%})" if len(self.groups) > 1 else ""
             share = self.found.weights[:, list(self.profiles.index).index(name)].mean()
             lines.append(f"{name}: {share:.0%} of all{where}; above the others in {high}.{self._stable(str(name))}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.said])
 
     def _stable(self, name: str) -> str:
         if self.again is None:
@@ -83,14 +85,15 @@ def archetypes(  # noqa: PLR0913 - a user's door
         vae: A fitted model.
         data: The observations; not changed.
         count: How many archetypes.
-        groups: Column of `obs` whose levels' mean weights are told; None takes clusters of the latent neighbour graph.
+        groups: Column of `obs` whose levels' mean weights are told, over the observations with a label; None takes
+            clusters of the latent neighbour graph.
         modality: Whose features are decoded; None takes the first.
         draws: Samples of z from the posterior, for the doubt about weights.
         seed: Of draws and of the start.
         progress: Show a bar on a terminal.
 
     Raises:
-        InputError: Fewer than two archetypes, or a group column is missing or has gaps.
+        InputError: Fewer than two archetypes, or a group column is missing or names no group.
     """
     observations, names = vae.observe(data).observations, [f"archetype {i + 1}" for i in range(count)]
     rows = everything(observations)
@@ -103,7 +106,8 @@ def archetypes(  # noqa: PLR0913 - a user's door
     markers = _markers(profiles, counts=support_of(vae, modality) is Support.COUNTS)
     others = passing(vae.members[1:], len(vae.members) - 1, "other fits", show=progress)
     again = [found_again(found.weights, find(fit.embed(data), count, (), seed).weights) for fit in others]
-    return Corners(found, profiles, markers, held, pd.DataFrame(again, columns=names) if again else None)
+    said = () if groups is None else left_out(labels, groups)
+    return Corners(found, profiles, markers, held, pd.DataFrame(again, columns=names) if again else None, said)
 
 
 def _markers(profiles: pd.DataFrame, *, counts: bool) -> pd.DataFrame:

@@ -24,13 +24,13 @@ from biovae.analysis import (
     respond,
 )
 from biovae.analysis.groups.response import ENOUGH
-from biovae.data import column as column_of
 from biovae.data.covariates import label
 from biovae.errors import InputError, closest, first
 from biovae.model import VAE
 from biovae.model.inference import everything, posterior_draws
 from biovae.noise import Noise
 from biovae.schema import Support
+from biovae.tools.labels import Labels, left_out, levels, present
 from biovae.tools.moved import Moved, seen_by, swapped
 from biovae.training.progress import passing
 
@@ -56,6 +56,7 @@ class Counterfactual:
         moved: Those observations and the reference groups, as the model sees them.
         basis: Principal components of these, in which clouds are compared.
         fits: Whose mean the prediction is; all else is said by the first.
+        said: Sentences on what was left out.
     """
 
     frame: pd.DataFrame
@@ -67,6 +68,7 @@ class Counterfactual:
     moved: Moved
     basis: PCA
     fits: int = 1
+    said: tuple[str, ...] = ()
 
     def beside(self, observed: AnnData | MuData) -> pd.DataFrame:
         """`frame` with the means that were `observed`; for `bv.pl.counterfactual`."""
@@ -104,7 +106,7 @@ class Counterfactual:
     def __str__(self) -> str:
         """What it was learned from, whether it is to be preferred to the additive baseline, and what changes most."""
         group, source, target = self.asked
-        shares, missed = self.response.shares, self.response.missed
+        shares = self.response.shares
         most = self.frame.reindex(self.frame["change"].abs().sort_values(ascending=False).index)["feature"].head(5)
         said = (
             f"{group}, {source} to {target}, by {self.way}, learned from {first(self.response.weights.index, 8)}: "
@@ -113,10 +115,14 @@ class Counterfactual:
         ) + (
             f"The prediction is the mean of {self.fits} fits, the rest is said by the first. " if self.fits > 1 else ""
         )
+        return " ".join([said + self._tried(), *self.said])
+
+    def _tried(self) -> str:
+        missed = self.response.missed
         if np.isnan(missed["mixture"]):
-            return said + "With one reference type nothing could be tried out: take it with caution."
+            return "With one reference type nothing could be tried out: take it with caution."
         better = missed["mixture"] < missed["average"]
-        return said + (
+        return (
             f"Reference types, each predicted from the others, are missed by {missed['mixture']:.3f}, by the additive "
             f"baseline by {missed['average']:.3f}: "
             + ("better, though the decoder saw them." if better else "nothing is gained over the baseline.")
@@ -149,7 +155,7 @@ def counterfactual(  # noqa: PLR0913 - a user's door
 
     Args:
         vae: A fitted model of counts.
-        data: The observations; not changed.
+        data: The observations; not changed. Those without a condition or a group have no part.
         column: Column of `obs` with the condition (or donor, or batch).
         source: The condition that the group was seen in.
         target: The one that is asked about.
@@ -168,11 +174,13 @@ def counterfactual(  # noqa: PLR0913 - a user's door
     m = vae.index(modality)
     if vae.schema.modalities[m].support is not Support.COUNTS:
         raise InputError("expected a modality of counts, found another kind: responses are changes of log counts.")
-    kind = _one(group)
-    rows = _rows(data, (column, source, target), kind, (cells, seed))
+    kind, (source, target) = _one(group), (label(source), label(target))
+    conditions, kinds = levels(data, column), levels(data, kind[0])
+    rows = _rows((conditions, kinds), (column, source, target), kind, (cells, seed))
     swap, every = swapped(vae, column, source, target), np.concatenate([*rows.values()])
     asked = (kind[1], source, target)
-    return _among_fits([_predicted(seen_by(fit, data, m, every, swap, seed), rows, asked) for fit in vae.members])
+    found = _among_fits([_predicted(seen_by(fit, data, m, every, swap, seed), rows, asked) for fit in vae.members])
+    return replace(found, said=left_out(conditions, column) + left_out(kinds, kind[0]))
 
 
 def _among_fits(found: list[Counterfactual]) -> Counterfactual:
@@ -219,7 +227,7 @@ def _one(group: Mapping[str, str]) -> tuple[str, str]:
     if not isinstance(group, Mapping) or len(group) != 1:
         raise InputError(f'expected one column and one level as group, found {group!r}: {{"cell_type": "B cell"}}.')
     ((name, level),) = group.items()
-    return name, str(level)
+    return name, label(level)
 
 
 def _mean(moved: Moved, rows: np.ndarray) -> Float[np.ndarray, "features"]:
@@ -227,27 +235,23 @@ def _mean(moved: Moved, rows: np.ndarray) -> Float[np.ndarray, "features"]:
 
 
 def _rows(
-    data: AnnData | MuData, condition: tuple[str, str, str], kind: tuple[str, str], effort: tuple[int, int]
+    labels: tuple[Labels, Labels], condition: tuple[str, str, str], kind: tuple[str, str], effort: tuple[int, int]
 ) -> Rows:
     """Rows by group and side (0 source, 1 target): the group that is asked about, and those seen on both sides."""
     name, source, target = condition
     groups, group = kind
     if source == target:
         raise InputError(f"expected two different levels of {name!r}, found {source!r} twice: name another target.")
-    levels, kinds = (
-        np.array([None if pd.isna(value) else label(value) for value in column_of(data, each)], dtype=object)
-        for each in (name, groups)
-    )
-    for values, wanted, where in ((levels, (source, target), name), (kinds, (group,), groups)):
-        known = sorted({value for value in values if value is not None})
+    conditions, kinds = labels
+    for values, wanted, where in ((conditions, (source, target), name), (kinds, (group,), groups)):
         for each in wanted:
-            if str(each) not in known:
-                raise InputError(f"expected a level of {where!r}, found {each!r}: {closest(str(each), known)}")
+            if each not in present(values):
+                raise InputError(f"expected a level of {where!r}, found {each!r}: {closest(each, present(values))}")
     cells, seed = effort
     rng = Noise(seed).numpy()
     found = {
-        (each, side): np.flatnonzero((kinds == each) & (levels == str(level)))
-        for each in sorted({value for value in kinds if value is not None})
+        (each, side): np.flatnonzero((kinds == each) & (conditions == level))
+        for each in present(kinds)
         for side, level in enumerate((source, target))
     }
     if len(found[group, 0]) < 2:

@@ -3,8 +3,8 @@
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from biovae.model.design import MOST, design_row
 from biovae.model.inference import everything, posterior_draws
 from biovae.noise import Noise
 from biovae.schema import CategoricalCovariate, Support
-from biovae.tools.labels import Groups, labelled, strata
+from biovae.tools.labels import Groups, Labels, labelled, left_out, present, strata, texts
 
 PER = 1e4  # rates are per 10,000
 
@@ -57,8 +57,8 @@ def differential(  # noqa: PLR0913 - a user's door
     data: AnnData | MuData,
     groups: Groups,
     *,
-    group: str | None = None,
-    reference: str | None = None,
+    group: object = None,
+    reference: object = None,
     covariates: Mapping[str, str | float] | Literal["average"] = "average",
     delta: float = 0.25,
     modality: str | None = None,
@@ -98,28 +98,32 @@ def differential(  # noqa: PLR0913 - a user's door
         raise InputError(
             f"expected groups that the model does not correct for, found its covariate {groups!r}: fit without it."
         )
-    labels, contrasts = _labels(_measured(vae, data, m, labelled(data, groups)), group, reference)
+    values = labelled(data, groups)
+    given = texts(values, 2)
+    labels, contrasts = _labels(_measured(vae, data, m, given), values.name, (group, reference))
     rows, weights = _drawn(labels, strata(vae, data), effort)
     observations = vae.observe(data, indices=rows).observations
     z = posterior_draws(vae.network, observations, everything(observations), Noise(effort.seed), effort.draws)
     decode = _decoder(vae, observations, m, covariates)
     x = plain(observations.x[m])
     null = Null(delta, effort.counts)
-    return compare(x, decode, z, labels[rows].astype(str), list(vae.features(modality)), contrasts, weights, null)
+    names = list(vae.features(modality))
+    found = compare(x, decode, z, labels[rows].astype(str), names, contrasts, weights, null)
+    return replace(found, said=left_out(given, values.name))
 
 
-def _measured(vae: VAE, data: AnnData | MuData, m: int, values: pd.Series) -> pd.Series:
-    """The groups of the observations that carry the modality."""
+def _measured(vae: VAE, data: AnnData | MuData, m: int, labels: Labels) -> Labels:
+    """The groups of the observations that carry the modality, None for all others."""
     if not isinstance(data, MuData):
-        return values
-    present = vae.observe(data).observations.present[m]
-    return values if present is None else values.where(present.numpy())
+        return labels
+    carried = vae.observe(data).observations.present[m]
+    return labels if carried is None else _only(labels, carried.numpy())
 
 
-def _labels(values: pd.Series, group: str | None, reference: str | None) -> tuple[np.ndarray, list | None]:
+def _labels(labels: Labels, column: object, sides: tuple[Any, Any]) -> tuple[Labels, list | None]:
     """The group of each observation, None where it takes no part; and the comparisons."""
-    labels = np.array([None if pd.isna(value) else label(value) for value in values], dtype=object)
-    known = sorted({name for name in labels if name is not None})
+    known = present(labels)
+    group, reference = (None if side is None else label(side) for side in sides)
     if group is None:
         if reference is not None:
             raise InputError(f"expected a group to compare with {reference!r}, found none: give group=.")
@@ -127,11 +131,17 @@ def _labels(values: pd.Series, group: str | None, reference: str | None) -> tupl
         return labels, [(name, None) for name in known if sizes[name] > 1] or None  # one alone is compared with nothing
     for name in (group, reference):
         if name is not None and name not in known:
-            raise InputError(f"expected a level of {values.name!r}, found {name!r}: {closest(name, known)}")
+            raise InputError(f"expected a level of {column!r}, found {name!r}: {closest(name, known)}")
     if reference is not None:
-        labels[~np.isin(labels, [group, reference])] = None
-        return labels, [(group, reference)]
+        return _only(labels, np.isin(labels, [group, reference])), [(group, reference)]
     return labels, [(group, None)]
+
+
+def _only(labels: Labels, rows: np.ndarray) -> Labels:
+    """Labels of some observations, None for all others."""
+    kept = labels.copy()
+    kept[~rows] = None
+    return kept
 
 
 def _drawn(labels: np.ndarray, strata: np.ndarray, effort: Effort) -> tuple[np.ndarray, np.ndarray]:

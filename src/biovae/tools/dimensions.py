@@ -20,7 +20,7 @@ from biovae.model.lastlayer import with_weights
 from biovae.model.loadings import loadings
 from biovae.noise import Noise
 from biovae.schema import Support
-from biovae.tools.labels import quantities
+from biovae.tools.labels import cleared, left_out, quantities
 
 PER = 1e4  # counts are decoded per 10,000
 SAMPLES = 4  # draws of z per observation
@@ -48,7 +48,8 @@ def dimensions(  # noqa: PLR0913 - a user's door
     Args:
         vae: A fitted model.
         data: The observations to look at; not changed.
-        columns: Of `obs`, to associate with each dimension; None takes all that vary and are no names.
+        columns: Of `obs`, to associate with each dimension; None takes all that vary and are no names. Observations
+            without a value have no part in that column's association.
         sets: Names of features by name of the set, for a test of enrichment; `bv.tl.enrichment` has another.
         modality: Whose features; None takes the first.
         cells: Observations, drawn at random, at which derivatives and traversals are taken.
@@ -84,6 +85,7 @@ def dimensions(  # noqa: PLR0913 - a user's door
         enrichment=None if sets is None else enrich(scores, names, sets),
         loadings=loadings(vae, vae.fitted, mean, m),
         unit=UNITS[support],
+        said=tuple(said for name in table for said in left_out(table[name], name)),
     )
 
 
@@ -122,11 +124,12 @@ def _weight(prepared: Prepared, m: int, support: Support) -> np.ndarray:
 
 def _table(data: AnnData | MuData, wanted: Sequence[str] | None) -> pd.DataFrame:
     if wanted is not None:
-        return pd.DataFrame({name: column(data, name) for name in wanted}, index=data.obs_names)
+        return pd.DataFrame({name: cleared(column(data, name)) for name in wanted}, index=data.obs_names)
     kept = {}
     for name in data.obs.columns:
-        values = data.obs[name].dropna()
+        whole = cleared(data.obs[name])
+        values = whole.dropna()
         numeric = pd.api.types.is_numeric_dtype(values)
         if values.nunique() > 1 and (numeric or values.nunique() <= LEVELS):
-            kept[name] = data.obs[name]
+            kept[name] = whole
     return pd.DataFrame(kept, index=data.obs_names)

@@ -38,6 +38,7 @@ TRIALS = 1000  # doublets of each sort that scores are tried on
 PLACES = 4  # decimals of z by which two observations differ
 COMPARED = 5000  # observations that scores are compared on
 CROWD = 20_000  # observations among which neighbours are sought
+UNNAMED = "no label"  # a place where no observation has one
 BLOCK = 128  # droplets whose second states are tried at once
 SIMPLE = ("total counts", "features detected")
 WEIGHED = ("neighbours in z", *SIMPLE)  # not gain and surprise: doublets trained on have lost them, made ones have not
@@ -153,7 +154,7 @@ def doublets(way: Way, observed: Droplets, rarity: Rarity, kinds: np.ndarray, tr
         way: The model.
         observed: All droplets.
         rarity: -log density of the observed, and z to that of others.
-        kinds: The kind of each.
+        kinds: The kind of each, None where it has none.
         tried: Rows that trial doublets are to be told from.
     """
     looked, stratum = observed.looked, observed.stratum
@@ -215,7 +216,7 @@ def _states(way: Way, observed: Droplets, kinds: np.ndarray) -> tuple[States, np
     apart = len(np.unique(z[few].round(PLACES), axis=0))  # observations may repeat each other, but for rounding
     most = min(STATES, max(2, len(few) // 10), apart)
     found = KMeans(most, n_init=2, random_state=way.seed).fit(z[few])
-    names = pd.Series(kinds[few]).groupby(found.labels_).agg(lambda part: part.mode().iloc[0])
+    names = pd.Series(kinds[few]).groupby(found.labels_).agg(lambda part: next(iter(part.mode()), UNNAMED))
     centres = found.cluster_centers_[names.index]  # of those that have members: z may repeat itself
     at = torch.from_numpy(centres.astype(np.float32))
     rows, _ = designs(observed.observations)

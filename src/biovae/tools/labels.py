@@ -1,4 +1,8 @@
-"""Columns of `obs` as tools need them: a value for every observation, or some observations and not others."""
+"""Columns of `obs` as tools need them: a group for each observation, or some observations and not others.
+
+An observation without a label (a missing value, blank text) has no part in the groups. It counts for all else: density,
+neighbours, clusters, means of the data. Tools say how many there are, and refuse where too few groups are left.
+"""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -18,6 +22,7 @@ from biovae.schema import CategoricalCovariate, Support
 
 MANY = 20  # different numbers, above which a column may be one of measurements
 Groups: TypeAlias = str | Sequence[object] | np.ndarray | pd.Series
+Labels: TypeAlias = np.ndarray  # text, None where an observation has none, (obs,)
 
 
 def labelled(data: AnnData | MuData, groups: Groups) -> pd.Series:
@@ -54,36 +59,58 @@ def in_order(data: AnnData | MuData, values: pd.Series) -> pd.Series:
     return values.reindex(data.obs_names)
 
 
-def complete(data: AnnData | MuData, name: str) -> pd.Series:
-    """The column.
+def levels(data: AnnData | MuData, name: str, least: int = 1) -> Labels:
+    """The group that a column names for each observation, as text; None where it names none.
 
     Raises:
-        InputError: There is none of that name, or values are missing.
-    """
-    values = column(data, name)
-    if values.isna().any():
-        raise InputError(
-            f"expected a value of {name!r} for every observation, found {values.isna().sum()} missing: leave those out."
-        )
-    return values
-
-
-def levels(data: AnnData | MuData, name: str) -> np.ndarray:
-    """The group that a column names for each observation, as text.
-
-    Raises:
-        InputError: There is no such column, values are missing, or it holds measurements and no groups.
+        InputError: There is no such column, it holds measurements and no groups, or names fewer groups than `least`.
     """
     if not isinstance(name, str):
         raise InputError(f"expected the name of a column of obs as groups, found {type(name).__name__}: put it there.")
-    values = complete(data, name)
-    many = values.nunique()
-    if numeric(values) and many > MANY and (many > len(values) / 10 or bool((values % 1 != 0).any())):
+    return texts(column(data, name).rename(name), least)
+
+
+def texts(values: pd.Series, least: int = 1) -> Labels:
+    """The same of values that are given, one per observation."""
+    values = cleared(values)
+    code, known = pd.factorize(values)
+    if numeric(values) and len(known) > MANY and (len(known) > len(values) / 10 or bool((known % 1 != 0).any())):
         raise InputError(
-            f"expected a column of groups, found {many:,} different numbers in {name!r}: cut it into intervals, or "
-            "name another."
+            f"expected a column of groups, found {len(known):,} different numbers in {values.name!r}: cut it into "
+            "intervals, or name another."
         )
-    return np.array([label(value) for value in values], dtype=object).astype(str)
+    labels = np.array([*map(label, known), None], dtype=object)[code]
+    if len(groups := present(labels)) < least:
+        wanted = "one group" if least == 1 else "two groups"
+        found, gone = f"{groups[0]!r} alone" if groups else "none", int((code < 0).sum())
+        aside = f", and {gone:,} of {len(values):,} observations without a label" if gone else ""
+        raise InputError(f"expected at least {wanted} in {values.name!r}, found {found}{aside}: name another column.")
+    return labels
+
+
+def cleared(values: pd.Series) -> pd.Series:
+    """The column with blank text as missing."""
+    if numeric(values) or pd.api.types.is_bool_dtype(values.dtype):
+        return values
+    blank = [isinstance(value, str) and not value.strip() for value in values]
+    return values.mask(np.array(blank, dtype=bool))
+
+
+def present(labels: Labels) -> list[str]:
+    """Names of the groups, in order."""
+    return sorted({name for name in labels if name is not None})
+
+
+def left_out(labels: Labels | pd.Series, name: object) -> tuple[str, ...]:
+    """A sentence on the observations without a label; none where all have one.
+
+    >>> left_out(np.array(["B", None, "T"], dtype=object), "cell_type")
+    ('1 of 3 observations has no cell_type and has no part in the groups.',)
+    """
+    gone = int(pd.isna(labels).sum())
+    has = "has" if gone == 1 else "have"
+    said = f"{gone:,} of {len(labels):,} observations {has} no {name} and {has} no part in the groups."
+    return (said,) if gone else ()
 
 
 def named(data: AnnData | MuData, which: str | np.ndarray | pd.Series, least: int = 1) -> Bool[np.ndarray, "obs"]:

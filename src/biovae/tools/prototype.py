@@ -20,7 +20,7 @@ from biovae.model.doubt import last_weights
 from biovae.model.generate import Wanted
 from biovae.model.lastlayer import LastWeights, with_weights
 from biovae.noise import Noise
-from biovae.tools.labels import levels, quantities
+from biovae.tools.labels import left_out, levels, quantities
 
 PER = 1e4  # counts are compared per 10,000
 DRAWS = 40  # of observations, by a bootstrap, and of weights
@@ -43,7 +43,8 @@ def prototype(
     Args:
         vae: A fitted model.
         data: The observations to compare with; not changed.
-        groups: Column of `obs` whose levels the prototype is compared with and explained as a mixture of.
+        groups: Column of `obs` whose levels the prototype is compared with and explained as a mixture of. Observations
+            without a label count for the mean of the data alone.
         modality: Which one; None takes the first.
         draws: For the limits; 19 or more, or 0 to leave them out, which saves seconds.
         seed: Of the draws.
@@ -53,7 +54,7 @@ def prototype(
         mean z of each group.
 
     Raises:
-        InputError: A group column has missing values, or there is none of that name.
+        InputError: There is no such column, or it names no group.
     """
     m = vae.index(modality)
     quantities(vae, modality)
@@ -68,7 +69,8 @@ def prototype(
         return found
     middles = pd.DataFrame(z).groupby(named).mean()
     decoded = vae.decode(middles.to_numpy(), modality=modality, library=PER)
-    return replace(found, centres=pd.DataFrame(decoded, middles.index, names))
+    centres = pd.DataFrame(decoded, middles.index, names)
+    return replace(found, centres=centres, said=left_out(named, groups))
 
 
 def averages(
@@ -79,7 +81,7 @@ def averages(
     mean = np.asarray(scale @ x).ravel() / max(len(rows), 1)
     if groups is None:
         return mean, None
-    levels, member = np.unique(groups[rows], return_inverse=True)
+    member, levels = pd.factorize(groups[rows], sort=True)
     return mean, pd.DataFrame(_means(x, scale, member, np.ones((1, len(rows))))[0], index=levels)
 
 
@@ -93,7 +95,7 @@ def _again(
         return []
     weight = Noise(seed).numpy().exponential(size=(draws, len(rows)))
     whole = _means(x, scale, np.zeros(len(rows), dtype=np.int64), weight)[:, 0]
-    member = None if groups is None else np.unique(groups[rows], return_inverse=True)[1]
+    member = None if groups is None else pd.factorize(groups[rows], sort=True)[0]
     types = np.empty((draws, 0, x.shape[1])) if member is None else _means(x, scale, member, weight)
     centres = [_centres(fit, m, -(-draws // len(vae.members)), seed) for fit in vae.members]
     drawn = [centres[draw % len(centres)][draw // len(centres)] for draw in range(draws)]
@@ -122,7 +124,10 @@ def _means(
     member: np.ndarray,
     weight: Float[np.ndarray, "draws carriers"],
 ) -> Float[np.ndarray, "draws groups features"]:
-    """Weighted means of groups; the Bayesian bootstrap (Rubin 1981, doi:10.1214/aos/1176345338) draws the weights."""
+    """Weighted means of groups, `member` -1 for none.
+
+    The Bayesian bootstrap draws the weights: Rubin 1981, doi:10.1214/aos/1176345338.
+    """
     found = np.empty((len(weight), int(member.max(initial=-1)) + 1, x.shape[1]))
     for group in range(found.shape[1]):
         rows = np.flatnonzero(member == group)

@@ -20,7 +20,7 @@ from biovae.model.inference import ELEMENTS, posterior_draws, posterior_moments
 from biovae.noise import Noise
 from biovae.schema import Support
 from biovae.tools.differential import Effort, differential
-from biovae.tools.labels import levels
+from biovae.tools.labels import left_out, levels
 from biovae.tools.latent import PER, Data, linear, support_of
 from biovae.tools.trajectory import Root, root_rows, trajectory
 from biovae.training.progress import passing
@@ -51,7 +51,8 @@ def stability(  # noqa: PLR0913 - a user's door
     Args:
         vae: A model of `fit(data, ensemble=k)`.
         data: The observations; not changed.
-        groups: Column of `obs` to speak of; None takes the clusters of the first fit.
+        groups: Column of `obs` to speak of; None takes the clusters of the first fit. Observations without a label have
+            no part in the groups; neighbours, clusters and positions they count for.
         contrasts: Column of `obs` whose levels are compared by `bv.tl.differential` with every fit.
         root: Of `bv.tl.trajectory`, which is then repeated with every fit.
         resolution: Of the clusters.
@@ -64,24 +65,25 @@ def stability(  # noqa: PLR0913 - a user's door
         which claims not to make.
 
     Raises:
-        InputError: The model is no ensemble, or a column is missing or has gaps.
+        InputError: The model is no ensemble, or a column is missing or names no group.
     """
     members = ensemble(vae)
     named = None if groups is None else levels(data, groups)
     observations = vae.observe(data).observations
     found = compared(members, observations, named, resolution=resolution, cells=cells, seed=seed, progress=progress)
+    said = () if named is None or groups is None else left_out(named, groups)
     if contrasts is not None:
         shown = passing(members, len(members), "differences", show=progress)
-        found = replace(
-            found, calls=calls_held([differential(m, data, contrasts, effort=Effort(seed=seed)) for m in shown])
-        )
+        each = [differential(m, data, contrasts, effort=Effort(seed=seed)) for m in shown]
+        found = replace(found, calls=calls_held(each))
+        said = tuple(dict.fromkeys(said + each[0].said))
     if root is not None:
         start = root_rows(data, members[0].embed(data), root)  # the same in every fit
         shown = passing(members, len(members), "trajectories", show=progress)
         order, rank = order_held([trajectory(m, data, start, draws=DRAWS, seed=seed) for m in shown])
         found = replace(found, order=order.set_axis(data.obs_names), rank=rank)
     rows = some(len(observations), cells, seed)
-    return replace(found, cells=found.cells.set_axis(data.obs_names[rows]))
+    return replace(found, cells=found.cells.set_axis(data.obs_names[rows]), said=said)
 
 
 def ensemble(vae: VAE) -> tuple[VAE, ...]:
@@ -119,7 +121,7 @@ def compared(  # noqa: PLR0913 - what `stability` and a run's report have in com
     Args:
         members: Fitted models of one recipe.
         observations: As the models see them.
-        named: The group of each observation; None takes clusters of the first member.
+        named: The group of each observation, None where it has none; without it clusters of the first member.
         clusters: Groups are clusters of the first member.
         resolution: Of the clusters.
         cells: Compare at most so many.

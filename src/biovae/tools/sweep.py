@@ -1,6 +1,7 @@
 """The rate-distortion curve of a model and data: one fit per beta, predictions scored on observations held out."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,9 +27,9 @@ from biovae.analysis import (
 )
 from biovae.analysis.models.sweep import Sweep, recommend
 from biovae.batch import SparseMatrix, plain
-from biovae.data import Role
+from biovae.data import Role, column
 from biovae.diagnostics.collapse import active, information
-from biovae.errors import InputError
+from biovae.errors import InputError, first
 from biovae.model import VAE
 from biovae.model.evidence import Evidence
 from biovae.model.fitting import Options
@@ -37,7 +38,7 @@ from biovae.model.several import several
 from biovae.noise import Noise
 from biovae.posteriors import Diagonal
 from biovae.schema import Support
-from biovae.tools.labels import complete, levels
+from biovae.tools.labels import Labels, cleared, left_out, levels
 from biovae.tools.latent import linear
 from biovae.tools.likelihoods import BOUND, SAMPLES, THINNED, halves
 from biovae.training.plan import Epochs
@@ -74,7 +75,8 @@ def sweep(  # noqa: PLR0913 - a user's door
         data: Not changed.
         betas: Weights of the KL.
         labels: Column of `obs`: how often its neighbours name the label of a held-out observation, and MIG, DCI and SAP
-            of each level against the others.
+            of each level against the others. Observations without a label, or without a factor, have no part in
+            these numbers.
         factors: Further columns of `obs` for MIG, DCI and SAP; numbers count as continuous.
         test: Fraction of observations that no fit sees, and that are scored.
         seeds: A fit of every beta for each of them; differences between betas mean little where seeds differ as much.
@@ -84,7 +86,8 @@ def sweep(  # noqa: PLR0913 - a user's door
         keep: A CSV file for the numbers of the fits, written anew after each of them.
 
     Raises:
-        InputError: The model has several modalities, a beta is negative, or a column is missing or has gaps.
+        InputError: The model has several modalities, a beta is negative, or a column is missing or names fewer than two
+            groups.
     """
     jobs = _jobs(betas, seeds)
     how = (test, seeds[0], epochs)
@@ -97,7 +100,8 @@ def sweep(  # noqa: PLR0913 - a user's door
     found.sort(key=lambda each: (each.row["seed"], each.row["beta"]))
     frame = _frame(found, trial.linear(found[0].row["pca"]))
     _write(frame, keep)
-    return recommend(frame.drop(columns="pca"), THINNED if trial.counts else BOUND)
+    advice = recommend(frame.drop(columns="pca"), THINNED if trial.counts else BOUND)
+    return replace(advice, said=trial.said)
 
 
 class _Found(NamedTuple):
@@ -126,11 +130,14 @@ class _Trial:
         test, self.seed, self.epochs = how
         self.vae, self.progress = vae, progress
         self.prepared = vae.prepare(data)
-        self.named = None if labels is None else levels(data, labels)
-        self.known = _factors(data, labels, factors)
+        self.named = None if labels is None else levels(data, labels, 2)
+        self.known = _factors(data, self.named, (labels, factors))
+        self.said = _left_out(data, [*([] if labels is None else [labels]), *factors])
         held_out = Noise(self.seed).numpy().random(len(self.prepared.obs_names)) < test
         self.roles = vae.roles(data, self.prepared, held_out=held_out, seed=self.seed)
         self.rows = np.flatnonzero(self.roles == Role.TEST)
+        if self.named is not None and pd.isna(self.named[self.rows]).all():
+            raise InputError(f"expected held-out observations with a label in {labels!r}, found none: raise test.")
         self.base = linear(self.prepared.observations, vae.latent, self.roles == Role.TRAIN, self.seed)
         self.counts = self.prepared.schema.modalities[0].support is Support.COUNTS
 
@@ -197,9 +204,11 @@ class _Trial:
         found: dict[str, float] = {}
         hits = None
         if self.named is not None:
-            hits = label_hits(z, self.named)[self.rows].astype(float)
+            has = ~pd.isna(self.named)
+            hits = label_hits(z[has], self.named[has])[np.isin(np.flatnonzero(has), self.rows)].astype(float)
             found["accuracy"] = float(hits.mean())
         if self.known is not None:
+            z = z[self.known.index]
             of = dci(z, self.known, self.seed)
             spread = z.std(0)
             scaled = z / np.where(spread > 1, spread, 1)  # what hardly varies stays small
@@ -267,11 +276,24 @@ def _means(evidence: Evidence) -> Iterator[np.ndarray]:
         yield network.decode(network.encode(batch).z.mean, batch, 0).mean.numpy()
 
 
-def _factors(data: AnnData, labels: str | None, names: Sequence[str]) -> pd.DataFrame | None:
-    """One factor per level of the labels (a single one for two levels), and the further columns as they are."""
-    parts = [complete(data, name).rename(name) for name in names]
-    if labels is not None:
-        own = complete(data, labels)
-        two = own.nunique() < 3
-        parts += [own.astype(str).rename(labels)] if two else [indicators(own).set_axis(data.obs_names)]
-    return pd.concat(parts, axis=1) if parts else None
+def _factors(data: AnnData, named: Labels | None, names: tuple[str | None, Sequence[str]]) -> pd.DataFrame | None:
+    """One factor per level of the labels (a single one for two levels), and the further columns as they are.
+
+    A row for each observation that has all of them; the index is its number.
+    """
+    labels, factors = names
+    parts = [cleared(column(data, name)).rename(name).reset_index(drop=True) for name in factors]
+    parts += [] if named is None else [pd.Series(named, name=labels)]
+    if not parts:
+        return None
+    table = pd.concat(parts, axis=1).dropna()
+    own = table.iloc[:, -1]
+    if table.empty:
+        raise InputError(f"expected observations with a value in all of {first(table.columns)}, found none: ask apart.")
+    if named is None or own.nunique() < 3:
+        return table
+    return pd.concat([table.iloc[:, :-1], indicators(own).set_axis(own.index)], axis=1)
+
+
+def _left_out(data: AnnData, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(said for name in names for said in left_out(cleared(column(data, name)), name))

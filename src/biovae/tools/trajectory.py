@@ -24,7 +24,7 @@ from biovae.model.generate import positions
 from biovae.model.inference import everything, posterior_draws, posterior_moments
 from biovae.noise import Noise
 from biovae.schema import Support
-from biovae.tools.labels import carried, levels, quantities
+from biovae.tools.labels import carried, left_out, levels, present, quantities
 from biovae.tools.latent import support_of
 from biovae.training.progress import passing
 
@@ -51,7 +51,7 @@ def trajectory(  # noqa: PLR0913 - a user's door
         data: The observations; not changed.
         root: A name of an observation; several, such as all those of a cluster; or `{"cell_type": "Ductal"}` for the
             most central observation of that group.
-        groups: Column of `obs` that ends are named after.
+        groups: Column of `obs` that ends are named after; observations without a label have no say in it.
         ends: Levels of `groups` that are ends: the later half of each absorbs. Found as peaks of pseudotime where not
             given, which misses branches that are short beside the whole.
         draws: Samples of z from the posterior. Everything is repeated for each, a neighbour search included, which
@@ -64,7 +64,7 @@ def trajectory(  # noqa: PLR0913 - a user's door
         printed, it says what was found.
 
     Raises:
-        InputError: The root or an end is not there, a group has missing values, or draws are negative or a single one.
+        InputError: The root or an end is not there, no observation has a group, or draws are negative or a single one.
     """
     if draws < 0 or draws == 1:
         raise InputError(f"expected 0 draws, or at least 2 to have a spread, found {draws}: take 20, or 0 for none.")
@@ -80,7 +80,9 @@ def trajectory(  # noqa: PLR0913 - a user's door
     samples = posterior_draws(vae.network, observations, rows, Noise(seed), draws)
     shown = passing(samples, draws, "drawing", show=progress)
     found = find(z, root_rows(data, z, root), given=given, labels=labels, draws=shown)
-    return replace(found, fates=found.fates.set_axis(data.obs_names))  # by which other data are told from these
+    said = () if labels is None else left_out(labels, groups)
+    fates = found.fates.set_axis(data.obs_names)  # by which other data are told from these
+    return replace(found, fates=fates, said=said)
 
 
 def trends(
@@ -201,7 +203,7 @@ def _expect_same(data: AnnData | MuData, found: Trajectory) -> None:
 def _member(labels: np.ndarray, level: str, name: str) -> np.ndarray:
     member = labels == label(level)
     if not member.any():
-        raise InputError(f"expected a level of {name!r}, found {level!r}: {closest(label(level), np.unique(labels))}")
+        raise InputError(f"expected a level of {name!r}, found {level!r}: {closest(label(level), present(labels))}")
     return member
 
 

@@ -79,6 +79,7 @@ class Dimensions:
         enrichment: See `enrich`; None without gene sets.
         loadings: Features x dimensions where the decoder has weights that can be read; None elsewhere.
         unit: Of an effect.
+        said: Sentences on what was left out.
     """
 
     summary: pd.DataFrame
@@ -88,6 +89,7 @@ class Dimensions:
     enrichment: pd.DataFrame | None = None
     loadings: pd.DataFrame | None = None
     unit: str = "log fold change per unit of z"
+    said: tuple[str, ...] = ()
 
     @property
     def contrasts(self) -> pd.DataFrame:
@@ -140,7 +142,7 @@ class Dimensions:
         lines += (
             ["Features stand by size alone: their limits need draws."] if self.effects["nearest"].isna().all() else []
         )
-        return "\n".join([*lines, "Another seed may give other dimensions: believe what several agree on."])
+        return "\n".join([*lines, *self.said, "Another seed may give other dimensions: believe what several agree on."])
 
     def _line(self, dimension: int) -> str:
         up, down = map(_named, self._sides(dimension))

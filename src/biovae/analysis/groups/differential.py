@@ -90,10 +90,12 @@ class Differential:
             its `standard_error` and the `monte_carlo_error` that is left of drawing z; `rate` and `reference_rate`; the
             shares `detected` and `reference_detected` of observations with a count. NaN where a feature is not tested.
         null: What was not called a difference.
+        said: Sentences on what was left out.
     """
 
     frame: pd.DataFrame
     null: Null
+    said: tuple[str, ...] = ()
 
     def called(self, fdr: float = 0.05) -> pd.DataFrame:
         """The rows of the largest sets whose expected share of false calls is at most `fdr`, comparison by comparison.
@@ -116,7 +118,7 @@ class Differential:
         return tested.groupby(["group", "reference"], sort=False)["estimate"].median().reindex(whole)
 
     def __str__(self) -> str:
-        """How many features differ, in one sentence per comparison."""
+        """How many features differ, in one sentence per comparison, and what was left out."""
         lines = []
         for (group, reference), rows in self.frame.groupby(["group", "reference"], sort=False):
             found = rows[rows["expected_fdr"] <= 0.05]
@@ -132,7 +134,7 @@ class Differential:
                     f" The median log2 fold change is {shift:.2f}: rates are shares of the counts, and what a few "
                     f"features {'gain' if shift < 0 else 'lose'}, all others {'lose' if shift < 0 else 'gain'}."
                 )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.said])
 
 
 def differential(  # noqa: PLR0913 - the door for those who fitted something else

@@ -68,12 +68,18 @@ def agreement(
         k: Neighbours.
         resolution: Of the clusters, see `leiden`.
         seed: Of the clusters, the same for all maps.
-        named: The group of each observation, to see whether groups are apart.
+        named: The group of each observation, None where it has none, to see whether groups are apart: among those that
+            have one.
 
     Raises:
         InputError: There are not two maps, or they differ in their number of observations.
     """
-    indices = [nearest(z, k)[0] for z in maps]
+    indices, kept = [], []
+    has = None if named is None else codes(named, len(named), gaps=True) >= 0
+    for z in maps:
+        indices.append(nearest(z, k)[0])
+        if named is not None and has is not None:
+            kept.append(kept_apart(indices[-1] if has.all() else nearest(z[has], k)[0], named[has]))
     if len(indices) < 2:
         raise InputError(f"expected two maps or more to compare, found {len(indices)}: fit(data, ensemble=5).")
     partitions = np.array([communities(index, resolution, seed) for index in indices])
@@ -84,7 +90,7 @@ def agreement(
         pairs.append({"neighbours": float(shared.mean()), "clusters": float(rand)})
         near += shared
         grouped += same_cluster(partitions[a], partitions[b])
-    apart = None if named is None else pd.DataFrame([kept_apart(index, named) for index in indices])
+    apart = pd.DataFrame(kept) if kept else None
     return Agreement(pd.DataFrame(pairs), near / len(pairs), grouped / len(pairs), partitions, apart)
 
 
@@ -120,14 +126,16 @@ def together(partitions: np.ndarray, groups: Sequence[object] | np.ndarray) -> p
 
     Args:
         partitions: A row per partition.
-        groups: The group of each observation.
+        groups: The group of each observation, None where it has none.
 
     Returns:
         (groups, groups), symmetric: near 1 on the diagonal where a group holds together, near 0 beside it where groups
         stay apart. NaN for a group of one with itself.
     """
-    names = sorted(pd.unique(np.asarray(groups)), key=natural)
-    member = pd.Index(names).get_indexer(np.asarray(groups))
+    has = codes(groups, len(groups), gaps=True) >= 0
+    named, partitions = np.asarray(groups)[has], partitions[:, has]
+    names = sorted(pd.unique(named), key=natural)
+    member = pd.Index(names).get_indexer(named)
     size = np.bincount(member).astype(np.float64)
     total = np.zeros((len(names), len(names)))
     for partition in partitions:

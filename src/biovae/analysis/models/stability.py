@@ -49,6 +49,7 @@ class Stability:
         calls: Differences between groups over all fits, where asked for: see `calls_held`.
         order: Pseudotime over all fits, where asked for: see `order_held`.
         rank: Lowest Spearman correlation of pseudotime between two fits; NaN where not asked for.
+        said: Sentences on what was left out.
     """
 
     summary: pd.DataFrame
@@ -62,6 +63,7 @@ class Stability:
     calls: pd.DataFrame | None = None
     order: pd.DataFrame | None = None
     rank: float = np.nan
+    said: tuple[str, ...] = ()
 
     @property
     def unstable(self) -> list[str]:
@@ -70,7 +72,8 @@ class Stability:
 
     def __str__(self) -> str:
         """What holds, what does not, and which claims not to make."""
-        return "\n".join([self._agreed(), self._linear(), self._grouped(), self._placed(), *self._claimed()])
+        lines = [self._agreed(), self._linear(), self._grouped(), self._placed(), *self._claimed()]
+        return "\n".join([*lines, *self.said])
 
     def _agreed(self) -> str:
         own = self.summary.loc[FITS]
@@ -156,7 +159,7 @@ def stability(  # noqa: PLR0913 - the door for those who fitted something else
     Args:
         maps: Posterior means of each fit.
         variances: Marginal variances of its posterior; 0 where not given.
-        groups: What to speak of: labels, or clusters of the first map where not given.
+        groups: What to speak of: labels, None for none, or clusters of the first map where not given.
         clusters: Groups are clusters of the first map, too: judged by whether they are found again.
         references: By name, maps of the same observations that show what a number means.
         k: Neighbours.
@@ -164,11 +167,11 @@ def stability(  # noqa: PLR0913 - the door for those who fitted something else
         seed: Of the clusters.
 
     Raises:
-        InputError: There are not two maps, they differ in shape, or labels are missing.
+        InputError: There are not two maps, they differ in shape, or no observation has a label.
     """
     given = None if groups is None else np.asarray(groups)
-    if given is not None:
-        codes(given, len(maps[0]) if maps else 0)
+    if given is not None and (codes(given, len(maps[0]) if maps else 0, gaps=True) < 0).all():
+        raise InputError("expected a label for some observations, found none: leave groups out, or name others.")
     own = agreement(maps, k=k, resolution=resolution, seed=seed, named=None if clusters else given)
     others = {name: agreement(m, k=k, resolution=resolution, seed=seed) for name, m in (references or {}).items()}
     rows = {}

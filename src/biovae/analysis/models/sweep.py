@@ -36,6 +36,7 @@ class Sweep:
         pruned: The lowest beta with fewer active units than a lower one; None if there is none.
         collapsed: The lowest beta from which on less than half of the best gain is left; None if there is none.
         scored: What `score` is.
+        said: Sentences on what was left out.
     """
 
     frame: pd.DataFrame
@@ -45,6 +46,7 @@ class Sweep:
     pruned: float | None
     collapsed: float | None
     scored: str
+    said: tuple[str, ...] = ()
 
     @property
     def curve(self) -> pd.DataFrame:
@@ -65,10 +67,11 @@ class Sweep:
         curve = self.curve
         at, low, high = curve.loc[self.imputation], curve.index[0], curve.index[-1]
         if at["gain"] <= 0:
-            nothing = f"No beta predicts better than the same likelihood without z ({at['gain']:,.1f} nats at best)"
-            return "\n".join(
-                [f"{nothing}: train longer, or on more data, before choosing one.", *told(self.rivals, len(curve))]
+            nothing = (
+                f"No beta predicts better than the same likelihood without z ({at['gain']:,.1f} nats at best): train "
+                "longer, or on more data, before choosing one."
             )
+            return "\n".join([nothing, *told(self.rivals, len(curve)), *self.said])
         edge = self.imputation in (low, high) and low != high
         beyond = "; it lies at the edge of the sweep, so that the best may lie beyond" if edge else ""
         lines = [
@@ -80,7 +83,7 @@ class Sweep:
             _onset("Dimensions fall silent from", self.pruned, "No dimension falls silent up to", high),
             _onset("Less than half of the gain is left from", self.collapsed, "No collapse up to", high),
         ]
-        return "\n".join([*lines, *told(self.rivals, len(curve))])
+        return "\n".join([*lines, *told(self.rivals, len(curve)), *self.said])
 
 
 def recommend(frame: pd.DataFrame, scored: str) -> Sweep:

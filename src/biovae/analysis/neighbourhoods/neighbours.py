@@ -90,11 +90,11 @@ def neighbours_shared(a: Int[np.ndarray, "obs k"], b: Int[np.ndarray, "obs k"]) 
     return (both[:, 1:] == both[:, :-1]).sum(1) / a.shape[1]
 
 
-def codes(labels: Sequence[object] | np.ndarray, expected: int) -> Int[np.ndarray, "obs"]:
-    """Labels as 0, 1, ...: one for each observation.
+def codes(labels: Sequence[object] | np.ndarray, expected: int, *, gaps: bool = False) -> Int[np.ndarray, "obs"]:
+    """Labels as 0, 1, ...: one for each observation; with `gaps`, -1 where one is missing.
 
     Raises:
-        InputError: Too few, too many, or a missing one.
+        InputError: Too few, too many, or a missing one without `gaps`.
     """
     if len(labels) != expected:
         raise InputError(
@@ -102,7 +102,7 @@ def codes(labels: Sequence[object] | np.ndarray, expected: int) -> Int[np.ndarra
         )
     found, _ = pd.factorize(np.asarray(labels))
     missing = np.flatnonzero(found < 0)
-    if len(missing):
+    if len(missing) and not gaps:
         raise InputError(
             f"expected a label for every observation, found none at rows {first(missing)}: leave them out."
         )

@@ -114,7 +114,7 @@ def partners(
     """Pairs of observations, the rows of the cells of a droplet.
 
     Args:
-        groups: Kind of each observation.
+        groups: Kind of each observation; one without a kind, None, is in no pair.
         strata: Only observations of one stratum (batch, lane) share a droplet.
         size: Pairs, drawn with replacement.
         alike: Whether both are of one kind, instead of two.
@@ -123,17 +123,19 @@ def partners(
     Raises:
         InputError: No two observations of one stratum are of two kinds (or of one).
     """
-    kind, stratum = codes(groups, len(groups)), codes(strata, len(groups))
+    kind, stratum = codes(groups, len(groups), gaps=True), codes(strata, len(groups))
+    named = np.flatnonzero(kind >= 0)
+    kind, stratum = kind[named], stratum[named]
     order = np.argsort(stratum, kind="stable")
     count = np.bincount(stratum)
     start = np.cumsum(count) - count
     rng = np.random.default_rng(seed)
     found: list[np.ndarray] = []
     for _ in range(TRIES):
-        one = rng.integers(len(groups), size=2 * size)
+        one = rng.integers(len(named), size=2 * size)
         other = order[start[stratum[one]] + rng.integers(count[stratum[one]])]
         fits = ((kind[one] == kind[other]) == alike) & (one != other)
-        found.append(np.column_stack([one, other])[fits])
+        found.append(named[np.column_stack([one, other])[fits]])
         if sum(map(len, found)) >= size:
             return np.concatenate(found)[:size]
     if not sum(map(len, found)):

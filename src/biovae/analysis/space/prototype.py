@@ -42,6 +42,7 @@ class Prototype:
         unexplained: Share of the prototype that the mixture leaves unexplained; NaN without one.
         limits: `lower` and `upper` of each weight, between which 90 % of the draws lie; empty without draws.
         centres: What the centre of each type decodes to, (types, features); None without a decoder.
+        said: Sentences on what was left out.
     """
 
     frame: pd.DataFrame
@@ -51,10 +52,11 @@ class Prototype:
     unexplained: float
     limits: pd.DataFrame
     centres: pd.DataFrame | None = None
+    said: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """What the prototype resembles, and how many features differ from the mean for sure."""
-        return " ".join(said for said in (self._resembles(), self._differs()) if said)
+        return " ".join(said for said in (self._resembles(), self._differs(), *self.said) if said)
 
     def _resembles(self) -> str:
         if self.similarity.empty:

@@ -56,6 +56,7 @@ class Trajectory:
             branch is nearly always right.
         draws: t of each draw, brought to the distribution of t, (draws, obs).
         draw_fates: Fates of each draw, (draws, obs, ends).
+        said: Sentences on what was left out.
     """
 
     pseudotime: Float[np.ndarray, "obs"]
@@ -69,6 +70,7 @@ class Trajectory:
     agreement: Float[np.ndarray, "obs"]
     draws: Float[np.ndarray, "draws obs"]
     draw_fates: Float[np.ndarray, "draws obs ends"]
+    said: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """What was found, and how far to trust it."""
@@ -83,7 +85,7 @@ class Trajectory:
             )
             if unsure:
                 lines.append(f"Found in fewer than half of the draws: {', '.join(unsure)}.")
-        return " ".join(lines)
+        return " ".join([*lines, *self.said])
 
 
 def pseudotime(graph: NeighbourGraph, root: Int[np.ndarray, "roots"] | int) -> Float[np.ndarray, "obs"]:
@@ -170,7 +172,7 @@ def trajectory(
         z: Posterior means.
         root: The row that the trajectory starts from, or several.
         given: Rows of each end by its name, of which the later half absorbs; found as peaks where not given.
-        labels: Names of groups, (obs,): an end that was found is called after most of its observations.
+        labels: Names of groups, (obs,), None for none: an end that was found is called after most of its observations.
         draws: Samples of z, taken one at a time.
         k: Neighbours per observation.
 
@@ -254,11 +256,17 @@ def _found(
     for number, e in enumerate(order, start=1):
         members = ends.members[e]
         rows = _later_half(members, t)
-        name = f"end {number}" if labels is None else str(pd.Series(labels[rows]).mode()[0])
+        name = _most(labels, rows) or f"end {number}"
         copies = sum(other.rpartition(" #")[0] == name or other == name for other in absorbing)
         absorbing[f"{name} #{copies + 1}" if copies else name] = rows
     parted = [max((f.level for f in ends.forks if e in f.one + f.other), default=np.nan) for e in order]
     return absorbing, parted
+
+
+def _most(labels: np.ndarray | None, rows: np.ndarray) -> str:
+    """The label of most of some observations; nothing where none has one."""
+    common = pd.Series([], dtype=object) if labels is None else pd.Series(labels[rows]).mode()
+    return "" if common.empty else str(common[0])
 
 
 def _later_half(rows: np.ndarray, t: np.ndarray) -> Int[np.ndarray, "members"]:
