@@ -12,6 +12,7 @@ Every message says what was expected, what was found (with numbers and the first
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class BiovaeError(Exception):
@@ -63,7 +64,23 @@ def first(names: Iterable[object], most: int = 3) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def closest(name: str, known: Iterable[object]) -> str:
+def listed(names: object) -> list[Any]:
+    """Names as a list: text alone is one name, and not its letters.
+
+    >>> listed("CD3D"), listed(("CD3D", "MS4A1"))
+    (['CD3D'], ['CD3D', 'MS4A1'])
+
+    Raises:
+        InputError: It is neither a name nor several.
+    """
+    if isinstance(names, str):
+        return [names]
+    if not isinstance(names, Iterable):
+        raise InputError(f"expected a name, or a list of names, found {names!r}: give names as text.")
+    return list(names)
+
+
+def closest(name: object, known: Iterable[object]) -> str:
     """A sentence that helps after a misspelt name: the nearest one known, else what there is.
 
     >>> closest("cel_type", ["cell_type", "batch"])
@@ -74,5 +91,5 @@ def closest(name: str, known: Iterable[object]) -> str:
     names = [str(k) for k in known]
     if not names:
         return "there are none."
-    match = difflib.get_close_matches(name, names, n=1)
+    match = difflib.get_close_matches(str(name), names, n=1)
     return f"did you mean {match[0]!r}?" if match else f"there are {first(names, most=8)}."

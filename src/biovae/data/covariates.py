@@ -27,6 +27,8 @@ def column(data: AnnData | MuData, name: str) -> pd.Series:
     Raises:
         InputError: If no table has it.
     """
+    if not isinstance(name, Hashable):
+        raise InputError(f"expected the name of a column of obs, found {type(name).__name__}: give it as text.")
     if name in data.obs:
         return data.obs[name]
     known = list(data.obs.columns)

@@ -26,6 +26,8 @@ def design_row(schema: Schema, chosen: Chosen) -> Float[Tensor, "covariates"]:
         InputError: A name or level is unknown, or a categorical covariate with several levels is not named.
     """
     names = [c.name for c in schema.covariates]
+    if not isinstance(chosen, Mapping):
+        raise InputError(f"expected covariates as {{name: level}}, found {chosen!r}: leave them out for an average.")
     for name in chosen:
         if name not in names:
             raise InputError(f"expected a covariate of the model, found {name!r}: {closest(name, names)}")

@@ -21,7 +21,7 @@ from torch import Tensor
 from biovae.analysis import limits
 from biovae.batch import Context
 from biovae.data import Prepared
-from biovae.errors import InputError, closest, first
+from biovae.errors import InputError, closest, first, listed
 from biovae.model.design import Chosen, averaged_rows, design_row
 from biovae.model.fitting import Fitted
 from biovae.model.inference import ELEMENTS, ROWS, minibatches
@@ -38,7 +38,7 @@ class Wanted:
     """What `VAE.expression` was asked for."""
 
     modality: int
-    features: Sequence[str] | None
+    features: Sequence[str] | str | None
     library: float
     covariates: Chosen | Literal["own", "average"]
     samples: int
@@ -93,6 +93,8 @@ def positive(library: float | np.ndarray) -> float | np.ndarray:
     Raises:
         InputError: It is not above 0, or not finite.
     """
+    if np.asarray(library).dtype.kind not in "iuf":
+        raise InputError(f"expected a library above 0, found {library!r}: 1e4 is the usual one.")
     if not (np.isfinite(library) & (np.asarray(library) > 0)).all():
         least = np.nanmin(np.append(np.asarray(library, np.float64), np.inf))
         raise InputError(f"expected a library above 0, and finite, found {least:g} or NaN: 1e4 is the usual one.")
@@ -157,15 +159,16 @@ def _at(network: Network, schema: Schema, z: Tensor, own: Tensor, wanted: Wanted
     return _averaged(network, z, chosen, wanted.modality, wanted.library).cpu()
 
 
-def positions(names: pd.Index, features: Sequence[str]) -> np.ndarray:
+def positions(names: pd.Index, features: Sequence[str] | str) -> np.ndarray:
     """Where features of the model are."""
-    unknown = [f for f in features if f not in names]
+    wanted = listed(features)
+    unknown = [f for f in wanted if f not in names]
     if unknown:
         raise InputError(
             f"expected features of the model, found {len(unknown)} others ({first(unknown)}): "
             + closest(str(unknown[0]), names)
         )
-    return names.get_indexer_for(list(features))
+    return names.get_indexer_for(wanted)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from biovae.analysis.space.density import tail
 from biovae.batch import Observations, SparseMatrix
 from biovae.model import VAE
 from biovae.schema import Support
+from biovae.tools.arguments import model_and_data, whole
 from biovae.tools.doublets import Droplets, Looked, Way, designs, doublets, look
 from biovae.tools.labels import left_out, levels, named, strata
 
@@ -61,6 +62,9 @@ def anomalies(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: A column is missing or not of its kind, there is one group only, or fewer than 20 normal ones.
     """
+    model_and_data(vae, data)
+    whole(3, draws=draws)
+    whole(seed=seed)
     ordinary = None if normal is None else named(data, normal, ORDINARY)
     given = None if groups is None else levels(data, groups, 2)
     ways = [Way(fit, fit.index(modality), draws, seed, progress) for fit in vae.members]

@@ -13,6 +13,7 @@ from biovae.model import VAE
 from biovae.model.inference import everything, posterior_draws, posterior_moments
 from biovae.noise import Noise
 from biovae.schema import Support
+from biovae.tools.arguments import model_and_data, whole
 from biovae.tools.labels import left_out, levels
 from biovae.tools.latent import decoder, support_of
 from biovae.training.progress import passing
@@ -95,6 +96,9 @@ def archetypes(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: Fewer than two archetypes, or a group column is missing or names no group.
     """
+    model_and_data(vae, data)
+    whole(draws=draws, seed=seed)
+    whole(2, count=count)
     observations, names = vae.observe(data).observations, [f"archetype {i + 1}" for i in range(count)]
     rows = everything(observations)
     z = posterior_moments(vae.network, observations, rows).mean

@@ -17,7 +17,7 @@ from biovae.analysis import Choice, choose, pca_counts, pca_reals
 from biovae.batch import plain
 from biovae.data import Prepared, Role
 from biovae.diagnostics import pit, uniformity
-from biovae.errors import InputError, closest, first
+from biovae.errors import InputError, closest, first, listed
 from biovae.likelihoods import Likelihood
 from biovae.modalities import Modality
 from biovae.model import VAE
@@ -27,6 +27,7 @@ from biovae.model.inference import bounds, predictive
 from biovae.model.several import several
 from biovae.noise import Noise
 from biovae.schema import Support
+from biovae.tools.arguments import each, model_and_data, real, whole
 from biovae.tools.latent import linear
 from biovae.tools.likelihoods import BOUND, COUNTS, SAMPLES, THINNED, halves
 from biovae.training.plan import Epochs
@@ -37,8 +38,8 @@ Models = VAE | Mapping[str, VAE]
 def compare(  # noqa: PLR0913 - a user's door
     models: Models,
     data: AnnData,
-    likelihoods: Sequence[Likelihood | str] | None = None,
-    latents: Sequence[int] | None = None,
+    likelihoods: Sequence[Likelihood | str] | Likelihood | str | None = None,
+    latents: Sequence[int] | int | None = None,
     *,
     test: float = 0.2,
     seeds: Sequence[int] = (0,),
@@ -71,21 +72,23 @@ def compare(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: A model has several modalities, models differ in features or values, or likelihoods in support.
     """
-    asked = candidates(models, likelihoods, latents)
-    if not len(seeds):
-        raise InputError("expected one seed at least, found none: leave seeds at (0,).")
+    for model in models.values() if isinstance(models, Mapping) else [models]:
+        model_and_data(model, data)
+    whole(1, workers=workers)
+    real(test=test)
+    asked, seeds = candidates(models, likelihoods, latents), each(whole, 0, seeds=seeds)
     again = partial(_Trial, asked, data, (test, seeds[0], epochs), progress=progress)
     trial = again()
     jobs = {f"{name}, seed {seed}": (name, seed) for name in asked for seed in seeds}
     results = dict(several(trial, jobs, again=again, workers=workers, progress=progress))
-    whole = [name for name in asked if all((name, seed) in results for seed in seeds)]
-    if not whole:
+    done = [name for name in asked if all((name, seed) in results for seed in seeds)]
+    if not done:
         raise InputError("expected one model at least that is done with every seed, found none: let it run longer.")
-    kept: dict[str, list[_Found]] = {name: [results[name, seed] for seed in seeds] for name in whole}
-    scores = [pd.DataFrame({name: kept[name][i].score for name in whole}) for i in range(len(seeds))]
+    kept: dict[str, list[_Found]] = {name: [results[name, seed] for seed in seeds] for name in done}
+    scores = [pd.DataFrame({name: kept[name][i].score for name in done}) for i in range(len(seeds))]
     best = (sum(scores[1:], start=scores[0]) / len(scores)).mean().idxmax()
     floors = {"no z": np.mean([found.null for found in kept[best]], axis=0)} | trial.linear(best)
-    about = pd.DataFrame({name: _about(kept[name]) | {"latent": asked[name].latent} for name in whole}).T
+    about = pd.DataFrame({name: _about(kept[name]) | {"latent": asked[name].latent} for name in done}).T
     return choose(scores, about.astype(float), pd.DataFrame(floors), THINNED if trial.counts else BOUND)
 
 
@@ -156,7 +159,9 @@ class _Trial:
 
 
 def candidates(
-    models: Models, likelihoods: Sequence[Likelihood | str] | None, latents: Sequence[int] | None
+    models: Models,
+    likelihoods: Sequence[Likelihood | str] | Likelihood | str | None,
+    latents: Sequence[int] | int | None,
 ) -> dict[str, VAE]:
     """What `compare` fits, by name: see its arguments.
 
@@ -178,7 +183,8 @@ def candidates(
     modality = models.modalities[0]
     if likelihoods is None:
         likelihoods = COUNTS if modality.source.support is Support.COUNTS else (modality.likelihood,)
-    sizes = (models.latent,) if latents is None else latents
+    likelihoods = [likelihoods] if isinstance(likelihoods, Likelihood) else listed(likelihoods)
+    sizes = [models.latent] if latents is None else each(whole, 1, latents=latents)
     found = {}
     for likelihood in likelihoods:
         part = _scored_by(modality, likelihood)
@@ -196,7 +202,7 @@ def _scored_by(modality: Modality, likelihood: Likelihood | str) -> Modality:
     kinds = [
         known.model_fields["kind"].default for known in Likelihood.__subclasses__() if "kind" in known.model_fields
     ]
-    if isinstance(likelihood, str) and likelihood not in kinds:
+    if not isinstance(likelihood, Likelihood) and likelihood not in kinds:
         raise InputError(f"expected a likelihood that biovae knows, found {likelihood!r}: {closest(likelihood, kinds)}")
     return modality.variant(likelihood=likelihood)
 

@@ -30,6 +30,7 @@ from biovae.model import VAE
 from biovae.model.inference import everything, posterior_draws
 from biovae.noise import Noise
 from biovae.schema import Support
+from biovae.tools.arguments import model_and_data, one_group, whole
 from biovae.tools.labels import Labels, left_out, levels, present
 from biovae.tools.moved import Moved, seen_by, swapped
 from biovae.training.progress import passing
@@ -171,10 +172,13 @@ def counterfactual(  # noqa: PLR0913 - a user's door
         InputError: The modality is not one of counts, a column or level is unknown, the group has no observation in the
             source condition, or no other group has ten in both.
     """
+    model_and_data(vae, data)
+    whole(1, cells=cells)
+    whole(seed=seed)
     m = vae.index(modality)
     if vae.schema.modalities[m].support is not Support.COUNTS:
         raise InputError("expected a modality of counts, found another kind: responses are changes of log counts.")
-    kind, (source, target) = _one(group), (label(source), label(target))
+    kind, (source, target) = one_group(group, "group"), (label(source), label(target))
     conditions, kinds = levels(data, column), levels(data, kind[0])
     rows = _rows((conditions, kinds), (column, source, target), kind, (cells, seed))
     swap, every = swapped(vae, column, source, target), np.concatenate([*rows.values()])
@@ -222,14 +226,6 @@ def _predicted(moved: Moved, rows: Rows, asked: tuple[str, str, str]) -> Counter
     return Counterfactual(frame, response, way, asked, own, counts, moved, pca(moved.logs, COMPONENTS, moved.seed))
 
 
-def _one(group: Mapping[str, str]) -> tuple[str, str]:
-    """Column and level."""
-    if not isinstance(group, Mapping) or len(group) != 1:
-        raise InputError(f'expected one column and one level as group, found {group!r}: {{"cell_type": "B cell"}}.')
-    ((name, level),) = group.items()
-    return name, label(level)
-
-
 def _mean(moved: Moved, rows: np.ndarray) -> Float[np.ndarray, "features"]:
     return np.asarray(moved.logs[moved.at(rows)].mean(0)).ravel()
 
@@ -262,9 +258,10 @@ def _rows(
     both = [each for each, side in found if side == 0 and min(len(found[each, s]) for s in (0, 1)) >= LEAST]
     kept = [(group, 0), *((each, side) for each in both if each != group for side in (0, 1))]
     if len(kept) == 1:
+        others = [each for each in present(kinds) if each != group]
         raise InputError(
             f"expected another level of {groups!r} with at least {LEAST} observations in {source!r} and in {target!r}, "
-            f"found none among {first([e for e, s in found if s == 0 and e != group])}: no response to learn from."
+            f"found none{f' among {first(others)}' if others else ', nor any other level'}: no response to learn from."
         )
     return {key: np.sort(rng.permutation(found[key])[:cells]) for key in kept}
 

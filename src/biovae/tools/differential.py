@@ -23,6 +23,7 @@ from biovae.model.design import MOST, design_row
 from biovae.model.inference import everything, posterior_draws
 from biovae.noise import Noise
 from biovae.schema import CategoricalCovariate, Support
+from biovae.tools.arguments import model_and_data, real, whole
 from biovae.tools.labels import Groups, Labels, labelled, left_out, present, strata, texts
 
 PER = 1e4  # rates are per 10,000
@@ -46,10 +47,10 @@ class Effort:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.cells < 2 or self.draws < 1:
-            raise InputError(
-                f"expected at least 2 cells and 1 draw, found {self.cells} and {self.draws}: leave them at 2000 and 2."
-            )
+        whole(2, cells=self.cells)
+        whole(1, draws=self.draws)
+        whole(seed=self.seed)
+        real(1, counts=self.counts)
 
 
 def differential(  # noqa: PLR0913 - a user's door
@@ -90,8 +91,12 @@ def differential(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: The modality is not one of counts, a level is unknown, or there are not two groups.
     """
+    model_and_data(vae, data)
+    real(delta=delta)
     m = vae.index(modality)
     effort = Effort() if effort is None else effort
+    if not isinstance(effort, Effort):
+        raise InputError(f"expected an effort, found {type(effort).__name__}: bv.tl.Effort(cells=2000, draws=2).")
     if vae.schema.modalities[m].support is not Support.COUNTS:
         raise InputError("expected a modality of counts, found another kind: fold changes need values above zero.")
     if isinstance(groups, str) and groups in [c.name for c in vae.schema.covariates]:

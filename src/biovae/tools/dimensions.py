@@ -12,6 +12,7 @@ from biovae.analysis import associate, differences, effects, enrich, ladder, tra
 from biovae.analysis.axes.dimensions import Dimensions, summary
 from biovae.data import Prepared, column
 from biovae.diagnostics.collapse import active
+from biovae.errors import InputError, listed
 from biovae.model import VAE
 from biovae.model.doubt import last_weights
 from biovae.model.generate import Wanted
@@ -20,6 +21,7 @@ from biovae.model.lastlayer import with_weights
 from biovae.model.loadings import loadings
 from biovae.noise import Noise
 from biovae.schema import Support
+from biovae.tools.arguments import model_and_data, whole
 from biovae.tools.labels import cleared, left_out, quantities
 
 PER = 1e4  # counts are decoded per 10,000
@@ -32,8 +34,8 @@ def dimensions(  # noqa: PLR0913 - a user's door
     vae: VAE,
     data: AnnData | MuData,
     *,
-    columns: Sequence[str] | None = None,
-    sets: Mapping[str, Sequence[str]] | None = None,
+    columns: Sequence[str] | str | None = None,
+    sets: Mapping[str, Sequence[str] | str] | None = None,
     modality: str | None = None,
     cells: int = 250,
     draws: int = 20,
@@ -60,6 +62,9 @@ def dimensions(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: The model is not fitted, a column is missing or constant, or no set has a feature of the model.
     """
+    model_and_data(vae, data)
+    whole(draws=draws, seed=seed)
+    whole(1, cells=cells)
     quantities(vae, modality)
     m, prepared = vae.index(modality), vae.observe(data)
     support, names = vae.schema.modalities[m].support, list(vae.features(modality))
@@ -122,14 +127,17 @@ def _weight(prepared: Prepared, m: int, support: Support) -> np.ndarray:
     return np.sqrt(mean / depth * PER)
 
 
-def _table(data: AnnData | MuData, wanted: Sequence[str] | None) -> pd.DataFrame:
+def _table(data: AnnData | MuData, wanted: Sequence[str] | str | None) -> pd.DataFrame:
     if wanted is not None:
-        return pd.DataFrame({name: cleared(column(data, name)) for name in wanted}, index=data.obs_names)
+        return pd.DataFrame({name: cleared(column(data, name)) for name in listed(wanted)}, index=data.obs_names)
     kept = {}
     for name in data.obs.columns:
-        whole = cleared(data.obs[name])
-        values = whole.dropna()
+        try:
+            own = cleared(data.obs[name])
+        except InputError:  # lists and the like, of which there can be no association
+            continue
+        values = own.dropna()
         numeric = pd.api.types.is_numeric_dtype(values)
         if values.nunique() > 1 and (numeric or values.nunique() <= LEVELS):
-            kept[name] = whole
+            kept[name] = own
     return pd.DataFrame(kept, index=data.obs_names)

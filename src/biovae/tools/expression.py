@@ -12,6 +12,7 @@ from biovae.errors import InputError
 from biovae.model import VAE
 from biovae.model.doubt import last_weights
 from biovae.model.generate import Expression, Wanted, expression
+from biovae.tools.arguments import model_and_data, whole
 from biovae.tools.labels import quantities
 from biovae.training.progress import passing
 
@@ -21,7 +22,7 @@ ROWS = 4096  # observations at once
 def corrected_expression(  # noqa: PLR0913 - a user's door
     vae: VAE,
     data: AnnData | MuData,
-    features: Sequence[str] | None = None,
+    features: Sequence[str] | str | None = None,
     *,
     modality: str | None = None,
     covariates: Mapping[str, str | float] | Literal["own", "average"] = "average",
@@ -54,12 +55,14 @@ def corrected_expression(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: A feature is unknown, or `key` was given for something else than an AnnData.
     """
+    model_and_data(vae, data)
+    whole(samples=samples)
     if key is not None and not isinstance(data, AnnData):
         raise InputError(f"expected an AnnData to write {key!r} into, found a {type(data).__name__}: leave out key=.")
     quantities(vae, modality)
     wanted = Wanted(vae.index(modality), features, library, covariates, samples)
     weights = last_weights(vae.fitted, wanted)
-    blocks = [np.arange(start, min(start + ROWS, data.n_obs)) for start in range(0, data.n_obs, ROWS)]
+    blocks = [np.arange(start, min(start + ROWS, data.n_obs)) for start in range(0, max(data.n_obs, 1), ROWS)]
     parts = [
         expression(vae.fitted, vae.observe(data, indices=rows), wanted, weights)
         for rows in passing(blocks, len(blocks), "decoding", show=progress)

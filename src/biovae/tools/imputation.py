@@ -20,6 +20,7 @@ from biovae.model.inference import minibatches
 from biovae.network import Network
 from biovae.noise import Noise
 from biovae.schema import Support
+from biovae.tools.arguments import model_and_data, real, whole
 from biovae.tools.likelihoods import halves
 from biovae.training.plan import Epochs
 
@@ -62,6 +63,10 @@ def imputation(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: The model has several modalities, or one that is not of counts.
     """
+    model_and_data(vae, data)
+    whole(1, cells=cells)
+    whole(seed=seed)
+    real(share=share)
     if len(vae.modalities) != 1 or vae.modalities[0].likelihood.support is not Support.COUNTS:
         found = ", ".join(str(m.likelihood.support) for m in vae.modalities)
         raise InputError(f"expected a model of one modality of counts, found {found}: impute them one at a time.")

@@ -4,7 +4,7 @@ An observation without a label (a missing value, blank text) has no part in the 
 neighbours, clusters, means of the data. Tools say how many there are, and refuse where too few groups are left.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -33,6 +33,11 @@ def labelled(data: AnnData | MuData, groups: Groups) -> pd.Series:
     """
     if isinstance(groups, str):
         return column(data, groups)
+    if groups is None or np.ndim(np.asarray(groups, dtype=object)) != 1:
+        raise InputError(
+            f"expected the name of a column of obs, or a group for each observation, found {type(groups).__name__}: "
+            "name a column."
+        )
     values = in_order(data, groups) if isinstance(groups, pd.Series) else pd.Series(np.asarray(groups), name="groups")
     if len(values) != data.n_obs:
         raise InputError(
@@ -89,9 +94,16 @@ def texts(values: pd.Series, least: int = 1) -> Labels:
 
 
 def cleared(values: pd.Series) -> pd.Series:
-    """The column with blank text as missing."""
+    """The column with blank text as missing.
+
+    Raises:
+        InputError: It holds what is no label: lists, arrays.
+    """
     if numeric(values) or pd.api.types.is_bool_dtype(values.dtype):
         return values
+    odd = next((value for value in values if not isinstance(value, Hashable)), None)
+    if odd is not None:
+        raise InputError(f"expected a column of labels, found {type(odd).__name__} in {values.name!r}: name another.")
     blank = [isinstance(value, str) and not value.strip() for value in values]
     return values.mask(np.array(blank, dtype=bool))
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from biovae.analysis import PCA, Density, density, leiden, log_normalise, pca
 from biovae.batch import Batch, Observations, SparseMatrix, plain
-from biovae.data import flags
 from biovae.errors import InputError
 from biovae.model import VAE
 from biovae.model.inference import everything, posterior_moments, rows_at_once
@@ -22,7 +21,8 @@ from biovae.model.replicate import alike
 from biovae.network import Network
 from biovae.noise import Noise
 from biovae.schema import Support
-from biovae.tools.labels import carried, levels, quantities
+from biovae.tools.arguments import model_and_data, whole
+from biovae.tools.labels import carried, levels, named, quantities
 
 Data: TypeAlias = AnnData | MuData
 PER = 1e4  # counts are decoded per 10,000
@@ -57,6 +57,8 @@ def latent(
         seed: Of subsets of large data.
         most: Make the density of so many observations at most, drawn at random; None takes all.
     """
+    model_and_data(vae, data)
+    whole(seed=seed)
     observations = vae.observe(data).observations
     moments = posterior_moments(vae.network, observations, everything(observations))
     apart = _apart(data, len(observations), held_out)
@@ -74,8 +76,8 @@ def _apart(data: Data, observations: int, held_out: str | np.ndarray | None) -> 
     """The observations that have no part in the density."""
     if held_out is None:
         return np.zeros(observations, dtype=bool)
-    apart = flags(data, held_out) if isinstance(held_out, str) else np.asarray(held_out, dtype=bool)
-    if len(apart) != observations or apart.all() or not apart.any():
+    apart = named(data, held_out)
+    if apart.all():
         raise InputError(
             f"expected some of {observations} observations held out and some not, found {int(apart.sum())} of "
             f"{len(apart)}: give a boolean for each."

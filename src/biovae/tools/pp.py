@@ -8,13 +8,14 @@ from mudata import MuData
 
 from biovae.data import Prepared, prepare
 from biovae.data import select_features as _select
+from biovae.errors import listed
 from biovae.modalities import Modality, rna
 
 __all__ = ["check", "select_features"]
 
 
 def check(
-    data: AnnData | MuData, *modalities: Modality, covariates: Sequence[str] = (), latent: int | None = None
+    data: AnnData | MuData, *modalities: Modality, covariates: Sequence[str] | str = (), latent: int | None = None
 ) -> tuple[str, ...]:
     """Look at every value once, as `fit` would, and say what was found; raises for what cannot be fitted.
 
@@ -25,7 +26,7 @@ def check(
         latent: Dimensions of z, to be compared with the number of features.
     """
     sources = [m.source for m in modalities or (rna(),)]
-    prepared: Prepared = prepare(data, sources, covariates=list(covariates), latent=latent)
+    prepared: Prepared = prepare(data, sources, covariates=listed(covariates), latent=latent)
     return (*prepared.places, *prepared.notices)
 
 

@@ -27,6 +27,7 @@ from biovae.model.inference import rows_at_once
 from biovae.model.replicate import blocks, replicates
 from biovae.noise import Noise
 from biovae.schema import Support
+from biovae.tools.arguments import model_and_data, whole
 from biovae.tools.labels import named
 from biovae.training.progress import passing
 
@@ -107,12 +108,14 @@ def predictive_checks(  # noqa: PLR0913 - a user's door
     Source: Gelman, Meng and Stern 1996, Statistica Sinica 6:733; Czado, Gneiting and Held 2009,
     doi:10.1111/j.1541-0420.2009.01191.x (coverage of counts, which jump).
     """
+    model_and_data(vae, data)
+    whole(3, draws=draws)
+    whole(2, features=features)
+    whole(seed=seed)
     m = vae.index(modality)
     support = vae.schema.modalities[m].support
     if support is Support.CATEGORIES:
         raise InputError("expected counts, reals or zeros and ones, found categories: choose another modality.")
-    if draws < 3 or features < 2:
-        raise InputError(f"expected at least 3 draws and 2 features, found {draws} and {features}.")
     chosen = None if held_out is None else np.flatnonzero(named(data, held_out))
     evidence = Evidence(vae, vae.fitted, vae.observe(data, indices=chosen), seed=seed)
     rows = calibrated_rows(evidence, m)

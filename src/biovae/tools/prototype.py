@@ -20,6 +20,7 @@ from biovae.model.doubt import last_weights
 from biovae.model.generate import Wanted
 from biovae.model.lastlayer import LastWeights, with_weights
 from biovae.noise import Noise
+from biovae.tools.arguments import model_and_data, whole
 from biovae.tools.labels import left_out, levels, quantities
 
 PER = 1e4  # counts are compared per 10,000
@@ -56,6 +57,8 @@ def prototype(
     Raises:
         InputError: There is no such column, or it names no group.
     """
+    model_and_data(vae, data)
+    whole(draws=draws, seed=seed)
     m = vae.index(modality)
     quantities(vae, modality)
     named = None if groups is None else levels(data, groups)

@@ -18,6 +18,7 @@ from biovae.model import VAE
 from biovae.model.inference import minibatches, rows_at_once
 from biovae.model.replicate import blocks
 from biovae.schema import Support
+from biovae.tools.arguments import model_and_data, whole
 from biovae.tools.doublets import Looked, Way, look
 from biovae.training.progress import passing
 
@@ -59,6 +60,9 @@ def shift(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: Fewer than 20 observations of either, or features and covariates do not fit.
     """
+    model_and_data(vae, data, reference)
+    whole(3, draws=draws)
+    whole(seed=seed)
     way = Way(vae, vae.index(modality), draws, seed, progress)
     old = vae.observe(reference).observations
     new = vae.observe(data, missing=missing, unseen=unseen).observations

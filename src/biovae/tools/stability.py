@@ -12,13 +12,14 @@ from scipy.stats import norm
 from biovae.analysis import Stability, calls_held, order_held, pooled
 from biovae.analysis import stability as compare
 from biovae.batch import Observations
-from biovae.errors import InputError
+from biovae.errors import InputError, listed
 from biovae.model import VAE
 from biovae.model.doubt import last_weights
 from biovae.model.generate import Expression, Wanted, expression
 from biovae.model.inference import ELEMENTS, posterior_draws, posterior_moments
 from biovae.noise import Noise
 from biovae.schema import Support
+from biovae.tools.arguments import model_and_data, real, whole
 from biovae.tools.differential import Effort, differential
 from biovae.tools.labels import left_out, levels
 from biovae.tools.latent import PER, Data, linear, support_of
@@ -67,6 +68,10 @@ def stability(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: The model is no ensemble, or a column is missing or names no group.
     """
+    model_and_data(vae, data)
+    whole(seed=seed)
+    whole(3, cells=cells)
+    real(resolution=resolution)
     members = ensemble(vae)
     named = None if groups is None else levels(data, groups)
     observations = vae.observe(data).observations
@@ -152,7 +157,7 @@ def compared(  # noqa: PLR0913 - what `stability` and a run's report have in com
 def ensemble_expression(  # noqa: PLR0913 - a user's door
     vae: VAE,
     data: Data,
-    features: Sequence[str] | None = None,
+    features: Sequence[str] | str | None = None,
     *,
     modality: str | None = None,
     library: float = PER,
@@ -179,10 +184,12 @@ def ensemble_expression(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: The model is no ensemble, or there are no samples.
     """
+    model_and_data(vae, data)
+    whole(samples=samples)
     members = ensemble(vae)
     if samples < 2:
         raise InputError(f"expected at least 2 samples to see the doubt within a fit, found {samples}: 25 will do.")
-    width = len(vae.features(modality)) if features is None else len(features)
+    width = len(vae.features(modality)) if features is None else len(listed(features))
     blocks = np.array_split(np.arange(data.n_obs), max(1, data.n_obs * max(width, 1) // ELEMENTS))
     logs = support_of(vae, modality) is Support.COUNTS
     wanted = Wanted(vae.index(modality), features, library, covariates, samples)

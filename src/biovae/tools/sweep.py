@@ -29,7 +29,7 @@ from biovae.analysis.models.sweep import Sweep, recommend
 from biovae.batch import SparseMatrix, plain
 from biovae.data import Role, column
 from biovae.diagnostics.collapse import active, information
-from biovae.errors import InputError, first
+from biovae.errors import InputError, first, listed
 from biovae.model import VAE
 from biovae.model.evidence import Evidence
 from biovae.model.fitting import Options
@@ -38,6 +38,7 @@ from biovae.model.several import several
 from biovae.noise import Noise
 from biovae.posteriors import Diagonal
 from biovae.schema import Support
+from biovae.tools.arguments import each, model_and_data, real, whole
 from biovae.tools.labels import Labels, cleared, left_out, levels
 from biovae.tools.latent import linear
 from biovae.tools.likelihoods import BOUND, SAMPLES, THINNED, halves
@@ -54,7 +55,7 @@ def sweep(  # noqa: PLR0913 - a user's door
     betas: Sequence[float] = BETAS,
     *,
     labels: str | None = None,
-    factors: Sequence[str] = (),
+    factors: Sequence[str] | str = (),
     test: float = 0.2,
     seeds: Sequence[int] = (0,),
     epochs: Epochs = "auto",
@@ -89,7 +90,11 @@ def sweep(  # noqa: PLR0913 - a user's door
         InputError: The model has several modalities, a beta is negative, or a column is missing or names fewer than two
             groups.
     """
-    jobs = _jobs(betas, seeds)
+    model_and_data(vae, data)
+    whole(1, workers=workers)
+    real(test=test)
+    factors, seeds = listed(factors), each(whole, 0, seeds=seeds)
+    jobs = _jobs(each(real, 0, betas=betas), seeds)
     how = (test, seeds[0], epochs)
     again = partial(_Trial, vae.variant(), data, (labels, factors), how, progress=progress)
     trial = again()
@@ -136,6 +141,8 @@ class _Trial:
         held_out = Noise(self.seed).numpy().random(len(self.prepared.obs_names)) < test
         self.roles = vae.roles(data, self.prepared, held_out=held_out, seed=self.seed)
         self.rows = np.flatnonzero(self.roles == Role.TEST)
+        if len(self.rows) < 2:
+            raise InputError(f"expected 2 held-out observations at least, found {len(self.rows)}: raise test.")
         if self.named is not None and pd.isna(self.named[self.rows]).all():
             raise InputError(f"expected held-out observations with a label in {labels!r}, found none: raise test.")
         self.base = linear(self.prepared.observations, vae.latent, self.roles == Role.TRAIN, self.seed)
@@ -245,8 +252,6 @@ def _paired(fit: _Found, linear: Sequence[_Found]) -> dict[str, float]:
 
 def _jobs(betas: Sequence[float], seeds: Sequence[int]) -> dict[str, tuple[float, int]]:
     """Every beta with every seed, by name."""
-    if not len(betas) or not len(seeds) or min(betas) < 0:
-        raise InputError(f"expected one beta and one seed at least, and none below 0, found {betas} and {seeds}.")
     ordered = sorted(set(map(float, betas)))
     return {f"beta {beta:g}, seed {seed}": (beta, seed) for seed in seeds for beta in ordered}
 

@@ -18,12 +18,13 @@ from biovae.analysis import trends as fit_trends
 from biovae.analysis.trajectories.trends import UNBOUNDED
 from biovae.batch import plain
 from biovae.data.covariates import label
-from biovae.errors import InputError, closest, first
+from biovae.errors import InputError, closest, first, listed
 from biovae.model import VAE
 from biovae.model.generate import positions
 from biovae.model.inference import everything, posterior_draws, posterior_moments
 from biovae.noise import Noise
 from biovae.schema import Support
+from biovae.tools.arguments import model_and_data, one_group, whole
 from biovae.tools.labels import carried, left_out, levels, present, quantities
 from biovae.tools.latent import support_of
 from biovae.training.progress import passing
@@ -39,7 +40,7 @@ def trajectory(  # noqa: PLR0913 - a user's door
     root: Root,
     *,
     groups: str | None = None,
-    ends: Sequence[str] | None = None,
+    ends: Sequence[str] | str | None = None,
     draws: int = 20,
     seed: int = 0,
     progress: bool = True,
@@ -66,7 +67,9 @@ def trajectory(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: The root or an end is not there, no observation has a group, or draws are negative or a single one.
     """
-    if draws < 0 or draws == 1:
+    model_and_data(vae, data)
+    whole(draws=draws, seed=seed)
+    if draws == 1:
         raise InputError(f"expected 0 draws, or at least 2 to have a spread, found {draws}: take 20, or 0 for none.")
     observations = vae.observe(data).observations
     rows = everything(observations)
@@ -76,7 +79,7 @@ def trajectory(  # noqa: PLR0913 - a user's door
     if ends is not None:
         if labels is None:
             raise InputError("expected groups to find the ends in, found none: name the column of obs, groups=...")
-        given = {end: np.flatnonzero(_member(labels, end, str(groups))) for end in ends}
+        given = {end: np.flatnonzero(_member(labels, end, str(groups))) for end in listed(ends)}
     samples = posterior_draws(vae.network, observations, rows, Noise(seed), draws)
     shown = passing(samples, draws, "drawing", show=progress)
     found = find(z, root_rows(data, z, root), given=given, labels=labels, draws=shown)
@@ -89,7 +92,7 @@ def trends(
     vae: VAE,
     data: AnnData | MuData,
     found: Trajectory,
-    features: Sequence[str] | None = None,
+    features: Sequence[str] | str | None = None,
     *,
     modality: str | None = None,
     seed: int = 0,
@@ -112,6 +115,8 @@ def trends(
     Raises:
         InputError: The data are not those of the trajectory, a feature is not there, or none can be chosen.
     """
+    model_and_data(vae, data)
+    whole(seed=seed)
     _expect_same(data, found)
     m = vae.index(modality)
     quantities(vae, modality)
@@ -121,7 +126,7 @@ def trends(
     x = plain(observations.x[m])
     y = x if exposure is None else log_normalise(x, exposure[:, 0].numpy().astype(np.float64))
     names, bounds = vae.features(modality), BOUNDS[support_of(vae, modality)]
-    chosen = most_changing(y, names, found, SHOWN, bounds=bounds) if features is None else list(features)
+    chosen = most_changing(y, names, found, SHOWN, bounds=bounds) if features is None else listed(features)
     if not chosen:
         raise InputError(
             "expected features that change along a branch and that at least 10 of its observations express, found "
@@ -142,6 +147,8 @@ def direction(data: AnnData, found: Trajectory, *, spliced: str = "spliced", uns
     Raises:
         InputError: The data are not those of the trajectory, or a layer is not there.
     """
+    if not isinstance(data, AnnData):
+        raise InputError(f"expected an AnnData with layers, found {type(data).__name__}: pass that of the counts.")
     _expect_same(data, found)
     for name in (spliced, unspliced):
         if name not in data.layers:
@@ -164,6 +171,10 @@ def write_trajectory(adata: AnnData, found: Trajectory) -> None:
     Raises:
         InputError: Other observations than those of the trajectory, or another order of them.
     """
+    if not isinstance(adata, AnnData | MuData):
+        raise InputError(
+            f"expected an AnnData to write into, found {type(adata).__name__}: pass that of the trajectory."
+        )
     _expect_same(adata, found)
     names = [*found.fates.columns]
     fates = found.fates.to_numpy()
@@ -185,6 +196,8 @@ def write_trajectory(adata: AnnData, found: Trajectory) -> None:
 
 def _expect_same(data: AnnData | MuData, found: Trajectory) -> None:
     """Refuse other observations; a trajectory made without a tool knows no names, and only their number is compared."""
+    if not isinstance(found, Trajectory):
+        raise InputError(f"expected a trajectory, found {type(found).__name__}: bv.tl.trajectory finds one.")
     known, given = found.fates.index, data.obs_names
     remedy = "pass the data that it was computed from, or data[found.fates.index] where all are among them."
     if len(known) != len(given):
@@ -212,9 +225,7 @@ def root_rows(data: AnnData | MuData, z: np.ndarray, root: Root) -> Int[np.ndarr
     if isinstance(root, np.ndarray) and root.dtype.kind in "iu":
         return root
     if isinstance(root, Mapping):
-        if len(root) != 1:
-            raise InputError(f"expected one column and one level as root, found {len(root)}: {{'cell_type': 'stem'}}.")
-        ((name, level),) = root.items()
+        name, level = one_group(root, "root")
         return np.array([central(z, _member(levels(data, name), level, name))])
     names = [root] if isinstance(root, str) or not isinstance(root, Iterable) else [*root]
     odd = [f"{name} ({type(name).__name__})" for name in names if not isinstance(name, str)]

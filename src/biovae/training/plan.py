@@ -3,6 +3,7 @@
 import math
 from typing import Literal
 
+from biovae.errors import InputError
 from biovae.training.schedule import OneCycle, Plateau, Schedule, Warmup
 from biovae.training.step import Settings
 
@@ -40,6 +41,8 @@ def settings(
     2,000 observations to 1,024 at 128,000 and above (LOG.md, 2026-11-26, latest). A given number of epochs is a budget:
     while it has fewer steps than there are observations, the rate is not held back.
     """
+    if epochs != "auto" and (isinstance(epochs, str) or not epochs > 0):
+        raise InputError(f"expected epochs to be 'auto' or a number above 0, found {epochs!r}: leave them at 'auto'.")
     if batch_size is None:
         batch_size = 128
         while batch_size < 1024 and observations >= 2_000 * (2 * batch_size / 128) ** 2:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from biovae.analysis.axes.strength import DRAWS, Column, between, correlations, known, mean_ranks, shares
 from biovae.analysis.neighbourhoods.positions import finite
-from biovae.errors import InputError, first
+from biovae.errors import InputError, first, listed
 
 CORRELATION = 0.01  # between the features of a set beyond what z explains: limma's preset
 LEAST = 5  # features of a set that a test needs
@@ -93,11 +93,13 @@ def enrich(
 
     Source: Wu and Smyth 2012, doi:10.1093/nar/gks461 (CAMERA); Mann and Whitney 1947, doi:10.1214/aoms/1177730491.
     """
+    if not isinstance(sets, Mapping):
+        raise InputError(f"expected sets as {{name: features}}, found {type(sets).__name__}: give each set a name.")
     scores = finite(scores)
     index = pd.Index(features)
     if len(index) != len(scores):
         raise InputError(f"expected {len(scores)} feature names, found {len(index)}: pass those of the model.")
-    members = {name: np.unique(index.get_indexer_for(list(names))) for name, names in sets.items()}
+    members = {name: np.unique(index.get_indexer_for(listed(names))) for name, names in sets.items()}
     members = {name: at[at >= 0] for name, at in members.items()}
     if not any(len(at) for at in members.values()):
         raise InputError(

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 
 from biovae.analysis.limits import limits
 from biovae.analysis.neighbourhoods.positions import finite
-from biovae.errors import InputError
+from biovae.errors import InputError, listed
 
 Decode = Callable[[Float[np.ndarray, "rows latent"]], Float[np.ndarray, "rows features"]]
 Slope = Callable[[Float[np.ndarray, "rows latent"], int], Float[np.ndarray, "rows features"]]
@@ -56,11 +56,11 @@ class Traversal:
 
     def frame(self, dimension: int, features: Sequence[str] | None = None) -> pd.DataFrame:
         """Columns `feature`, `value`, `mean`, `lower`, `upper` of one dimension; all features where none are named."""
-        wanted = self.features if features is None else features
+        wanted = list(self.features) if features is None else listed(features)
         unknown = [f for f in wanted if f not in self.features]
         if unknown:
             raise InputError(f"expected features of the traversal, found {unknown[0]!r}: use the model's names.")
-        at = pd.Index(self.features).get_indexer_for(list(wanted))
+        at = pd.Index(self.features).get_indexer_for(wanted)
         columns = {name: getattr(self, name)[dimension][:, at].T.ravel() for name in ("mean", "lower", "upper")}
         steps = self.values.shape[1]
         places = {"feature": np.repeat(wanted, steps), "value": np.tile(self.values[dimension], len(wanted))}

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from biovae.errors import InputError
 
 ROWS = 256  # squared at once
+ALIKE = 1e-12  # of the squares: less variance than that is rounding
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,13 @@ def pca(
         )
     mean = np.asarray(x.T @ fitted).ravel() / number
     most = min(number - 1, x.shape[1])
-    deviation, loadings = _right_vectors(x, mean, fitted, min(components, most), seed)
+    squares = _squares(x, fitted)
+    total = squares - number * (mean**2).sum()
+    if total <= ALIKE * squares:  # no direction is longer than another
+        deviation, loadings = np.zeros(min(components, most)), np.eye(x.shape[1], min(components, most))
+    else:
+        deviation, loadings = _right_vectors(x, mean, fitted, min(components, most), seed)
     loadings = loadings * np.where(loadings[np.abs(loadings).argmax(0), np.arange(loadings.shape[1])] < 0, -1, 1)
-    total = _squares(x, fitted) - number * (mean**2).sum()
     scores = np.asarray(x @ loadings) - mean @ loadings
     return PCA(scores, loadings, mean, deviation**2 / total if total > 0 else np.zeros(len(deviation)))
 

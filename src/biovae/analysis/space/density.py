@@ -226,7 +226,7 @@ class Density:
 
 def density(
     mean: Float[np.ndarray, "obs latent"],
-    variance: Float[np.ndarray, "obs latent"],
+    variance: Float[np.ndarray, "obs latent"] | None = None,
     *,
     held_out: Float[np.ndarray, "real latent"] | None = None,
     width: float | None = None,
@@ -236,16 +236,25 @@ def density(
 
     Args:
         mean: Posterior means, (obs, latent).
-        variance: Posterior variances, (obs, latent).
+        variance: Posterior variances, (obs, latent): `vae.moments(adata)` has both. An embedding without posteriors, of
+            PCA, UMAP, or somebody else, needs a kernel in their place, such as one number h**2 for all, h the median
+            distance to the tenth neighbour over the root of the number of dimensions; w then widens it.
         held_out: Posterior means of observations that had no part in training, which make support exact. Without them
             up to 5,000 of `mean` are used, each judged by the others.
         width: The factor w on all variances; None takes the one, from 1 to 16, that foretells observations best.
         seed: Of subsets, where there are more observations than are needed.
 
     Raises:
-        InputError: Fewer than two observations, shapes that differ, or a width below or at 0.
+        InputError: No variance, fewer than two observations, shapes that differ, or a width below or at 0.
     """
-    mean, variance = finite(mean), np.asarray(variance, dtype=np.float64)
+    mean = finite(mean)
+    if variance is None:
+        raise InputError(
+            f"expected a variance for each of {mean.shape} means, found none: pass vae.moments(adata); an embedding "
+            "without posteriors (PCA, UMAP) needs a kernel, np.full(z.shape, h**2), h the median distance to the tenth "
+            "neighbour over the root of the number of dimensions."
+        )
+    variance = np.asarray(variance, dtype=np.float64)
     if len(mean) < 2:
         raise InputError(f"expected at least 2 observations, found {len(mean)}: a density needs several.")
     if width is not None and not width > 0:
