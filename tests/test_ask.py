@@ -15,7 +15,7 @@ from biovae.cli import app
 from biovae.datasets import Scenario, Technical, simulate
 from biovae.run.ask import Answer
 from biovae.run.questions.features import gene_sets
-from biovae.run.working import working
+from biovae.training.working import working
 
 CELLS, GENES = 300, 60
 PNG = b"\x89PNG"
@@ -390,8 +390,8 @@ def test_sets_are_read_from_gmt_files(tmp_path):
 
 
 def test_work_that_takes_long_says_so(capsys, monkeypatch):
-    monkeypatch.setattr("biovae.run.working.PATIENCE", 0.05)
-    monkeypatch.setattr("biovae.run.working.EVERY", 0.05)
+    monkeypatch.setattr("biovae.training.working.PATIENCE", 0.05)
+    monkeypatch.setattr("biovae.training.working.EVERY", 0.05)
     with working("thinking"):
         time.sleep(0.3)
     assert capsys.readouterr().err.count("thinking: ") >= 2

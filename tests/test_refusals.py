@@ -3,6 +3,7 @@
 Rows of a table: a tool, what is wrong, and words of the sentence. Other forms of the same data are answered alike.
 """
 
+import inspect
 import warnings
 
 import anndata as ad
@@ -352,3 +353,23 @@ def test_epochs_are_checked_before_anything_else(vae, data):
     with pytest.raises(InputError, match="epochs"):
         vae.variant().fit(data, epochs=-1, progress=False)
     assert Options().epochs == "auto"
+
+
+SHOWN = [tool for tool in ASK if tool != "density"]
+
+
+@pytest.mark.parametrize("tool", SHOWN)
+def test_a_sign_of_life_on_request(tool, vae, data, monkeypatch, capsys):
+    monkeypatch.setattr("biovae.training.working.PATIENCE", 0.0)
+    monkeypatch.setattr("biovae.training.working.EVERY", 0.001)
+    monkeypatch.setattr("biovae.training.progress.SELDOM", 0.001)
+    ASK[tool](vae, data, progress=False)
+    assert capsys.readouterr().err == ""
+    ASK[tool](vae, data, progress=True)
+    assert capsys.readouterr().err != ""
+
+
+@pytest.mark.parametrize("tool", SHOWN)
+def test_progress_is_on_unless_switched_off(tool):
+    door = getattr(bv.tl, "corrected_expression" if tool == "expression" else tool)
+    assert inspect.signature(door).parameters["progress"].default is True

@@ -21,7 +21,7 @@ from biovae.model import VAE
 from biovae.plotting import png
 from biovae.run.folder import Say
 from biovae.run.opening import data_of, open_model
-from biovae.run.working import working
+from biovae.training.working import working
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

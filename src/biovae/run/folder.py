@@ -29,9 +29,9 @@ from biovae.report import write as write_report
 from biovae.run.collect import report, versus_pca
 from biovae.run.findings import LEVELS, OWN, findings, marking
 from biovae.run.metrics import agreement, metrics
-from biovae.run.working import working
 from biovae.tools.stability import compared
 from biovae.training.checkpoints import Checkpoints
+from biovae.training.working import working
 
 Say = Callable[[str], None]
 KNOWN = frozenset(("checkpoints", "metrics.json", "model", "report.html", "split.csv", "history.csv"))

@@ -20,6 +20,7 @@ from biovae.schema import Support
 from biovae.tools.arguments import model_and_data, whole
 from biovae.tools.doublets import Droplets, Looked, Way, designs, doublets, look
 from biovae.tools.labels import left_out, levels, named, strata
+from biovae.training.working import working
 
 ORDINARY = 20  # observations that p-values can be measured by, at least
 
@@ -62,9 +63,8 @@ def anomalies(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: A column is missing or not of its kind, there is one group only, or fewer than 20 normal ones.
     """
-    model_and_data(vae, data)
+    model_and_data(vae, data, seed=seed)
     whole(3, draws=draws)
-    whole(seed=seed)
     ordinary = None if normal is None else named(data, normal, ORDINARY)
     given = None if groups is None else levels(data, groups, 2)
     ways = [Way(fit, fit.index(modality), draws, seed, progress) for fit in vae.members]
@@ -76,23 +76,21 @@ def _one_fit(way: Way, data: AnnData | MuData, ordinary: np.ndarray | None, give
     vae, seed = way.vae, way.seed
     observations = vae.observe(data).observations
     looked = look(way, observations)
-    rarity, rarity_at = _rarity(looked, ordinary, seed)
-    scores, p = _discrepancies(observations, way.m, looked, ordinary)
+    with working("measuring support", show=way.show):
+        rarity, rarity_at = _rarity(looked, ordinary, seed)
+        scores, p = _discrepancies(observations, way.m, looked, ordinary)
     scores["rarity"], p["support"] = rarity, a.conformal(rarity, _or_all(ordinary, rarity))
     fdr = {kind: _adjusted(of, ordinary) for kind, of in p.items()}
-    said, trials, share = _unfit(vae, observations), pd.DataFrame(), float("nan")
-    stratum = strata(vae, data)
+    said, trials, share, stratum = _unfit(vae, observations), pd.DataFrame(), float("nan"), strata(vae, data)
     kinds, said = (None, said) if said else _kinds(given, looked, stratum, seed)
     if kinds is not None and not said:
         droplets = Droplets(observations, looked, designs(observations)[1], stratum)
-        tried = np.flatnonzero(_or_all(ordinary, rarity))
-        found = doublets(way, droplets, (rarity, rarity_at), kinds, tried)
+        found = doublets(way, droplets, (rarity, rarity_at), kinds, np.flatnonzero(_or_all(ordinary, rarity)))
         scores |= {"doublet": found.odds, "gain": found.gain.gain}
         scores |= {"partner": found.states[found.gain.state], "part": found.gain.part}
         p["doublet"], fdr["doublet"], share = _p_doublet(found.odds, found.made, ordinary)
         trials = found.trials
-    frame = _frame(scores, p, fdr, ordinary)
-    frame.index = pd.Index(data.obs_names)
+    frame = _frame(scores, p, fdr, ordinary).set_axis(pd.Index(data.obs_names))
     return Anomalies(frame, tuple(p), ordinary is not None, trials, share, said)
 
 

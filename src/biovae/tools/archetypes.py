@@ -1,5 +1,6 @@
 """The corners between which observations lie: what each decodes to, and how much of it each group holds."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from biovae.tools.arguments import model_and_data, whole
 from biovae.tools.labels import left_out, levels
 from biovae.tools.latent import decoder, support_of
 from biovae.training.progress import passing
+from biovae.training.working import working
 
 MARKERS = 20  # features that are kept of each archetype
 SAID = 4  # that are named
@@ -96,15 +98,16 @@ def archetypes(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: Fewer than two archetypes, or a group column is missing or names no group.
     """
-    model_and_data(vae, data)
-    whole(draws=draws, seed=seed)
+    model_and_data(vae, data, draws=draws, seed=seed)
     whole(2, count=count)
     observations, names = vae.observe(data).observations, [f"archetype {i + 1}" for i in range(count)]
     rows = everything(observations)
     z = posterior_moments(vae.network, observations, rows).mean
-    labels = leiden(z, seed=seed) if groups is None else levels(data, groups)
+    with working("clustering", show=progress):
+        labels = leiden(z, seed=seed) if groups is None else levels(data, groups)
     samples = posterior_draws(vae.network, observations, rows, Noise(seed), draws)
-    found = find(z, count, passing(samples, draws, "finding corners again", show=progress), seed)
+    maps = passing(itertools.chain([z], samples), 1 + draws, "finding corners", show=progress)
+    found = find(next(maps), count, maps, seed)
     profiles = pd.DataFrame(decoder(vae, modality)(found.positions), names, vae.features(modality))
     held = pd.DataFrame(found.weights, columns=names).groupby(labels).mean()
     markers = _markers(profiles, counts=support_of(vae, modality) is Support.COUNTS)

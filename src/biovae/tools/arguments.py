@@ -12,11 +12,11 @@ from biovae.errors import InputError
 from biovae.model import VAE
 
 
-def model_and_data(vae: object, *data: object) -> None:
-    """Refuse anything else.
+def model_and_data(vae: object, *data: object, **numbers: object) -> None:
+    """Refuse anything else, and numbers that are not whole, or below 0.
 
     Raises:
-        InputError: The first is no `bv.VAE`, or one of the others neither an AnnData nor a MuData.
+        InputError: The first is no `bv.VAE`, one of the others neither an AnnData nor a MuData, or a number is wrong.
     """
     if not isinstance(vae, VAE):
         raise InputError(
@@ -27,6 +27,7 @@ def model_and_data(vae: object, *data: object) -> None:
             raise InputError(
                 f"expected an AnnData or a MuData, found {type(each).__name__}: read files with biovae.data.read."
             )
+    whole(0, **numbers)
 
 
 def whole(least: int = 0, **numbers: object) -> None:

@@ -34,6 +34,7 @@ from biovae.tools.arguments import model_and_data, one_group, whole
 from biovae.tools.labels import Labels, left_out, levels, present
 from biovae.tools.moved import Moved, seen_by, swapped
 from biovae.training.progress import passing
+from biovae.training.working import working
 
 LEAST = 10  # observations of a reference type on either side
 DRAWS = 20  # for intervals
@@ -141,6 +142,7 @@ def counterfactual(  # noqa: PLR0913 - a user's door
     modality: str | None = None,
     cells: int = 500,
     seed: int = 0,
+    progress: bool = True,
 ) -> Counterfactual:
     """Predict a group of observations in a condition that it was not seen in, from groups that were seen in both.
 
@@ -164,6 +166,7 @@ def counterfactual(  # noqa: PLR0913 - a user's door
         modality: Which one; None takes the first.
         cells: At most so many observations of each group and condition.
         seed: Of every draw.
+        progress: Show a bar on a terminal, lines elsewhere.
 
     Returns:
         `frame` with a row per feature; `score(observed)` where the truth is known.
@@ -172,9 +175,8 @@ def counterfactual(  # noqa: PLR0913 - a user's door
         InputError: The modality is not one of counts, a column or level is unknown, the group has no observation in the
             source condition, or no other group has ten in both.
     """
-    model_and_data(vae, data)
+    model_and_data(vae, data, seed=seed)
     whole(1, cells=cells)
-    whole(seed=seed)
     m = vae.index(modality)
     if vae.schema.modalities[m].support is not Support.COUNTS:
         raise InputError("expected a modality of counts, found another kind: responses are changes of log counts.")
@@ -183,7 +185,8 @@ def counterfactual(  # noqa: PLR0913 - a user's door
     rows = _rows((conditions, kinds), (column, source, target), kind, (cells, seed))
     swap, every = swapped(vae, column, source, target), np.concatenate([*rows.values()])
     asked = (kind[1], source, target)
-    found = _among_fits([_predicted(seen_by(fit, data, m, every, swap, seed), rows, asked) for fit in vae.members])
+    seen = [seen_by(fit, data, m, every, swap, seed) for fit in vae.members]
+    found = _among_fits([_predicted(each, rows, asked, show=progress) for each in seen])
     return replace(found, said=left_out(conditions, column) + left_out(kinds, kind[0]))
 
 
@@ -197,7 +200,7 @@ def _among_fits(found: list[Counterfactual]) -> Counterfactual:
     return replace(found[0], frame=frame.assign(change=both.mean - frame["source"]), fits=len(found))
 
 
-def _predicted(moved: Moved, rows: Rows, asked: tuple[str, str, str]) -> Counterfactual:
+def _predicted(moved: Moved, rows: Rows, asked: tuple[str, str, str], *, show: bool) -> Counterfactual:
     own = rows[asked[0], 0]
     pairs = {name: (rows[name, 0], rows[name, 1]) for name, side in rows if side == 1}
     references = moved.references(pairs)
@@ -207,9 +210,10 @@ def _predicted(moved: Moved, rows: Rows, asked: tuple[str, str, str]) -> Counter
     def decoded(k: int | None, weights: np.ndarray) -> np.ndarray:
         return moved.change(own if k is None else sources[k], weights @ shifts)
 
-    response = respond(references, moved.z[moved.at(own)].mean(0), decoded)
+    with working("learning responses", show=show):
+        response = respond(references, moved.z[moved.at(own)].mean(0), decoded)
     start = _mean(moved, own)
-    lower, upper = _interval(moved, response, references, [*pairs.values()], own)
+    lower, upper = _interval(moved, response, references, ([*pairs.values()], own), show=show)
     frame = pd.DataFrame(
         {
             "feature": moved.vae.schema.modalities[moved.m].features,
@@ -270,19 +274,20 @@ def _interval(
     moved: Moved,
     response: Response,
     references: References,
-    pairs: list[tuple[np.ndarray, np.ndarray]],
-    own: np.ndarray,
+    rows: tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray],
+    *,
+    show: bool,
 ) -> Float[np.ndarray, "2 features"]:
     """Limits of the predicted means: z, observations and reference types drawn again, and what types have of their own.
 
     Types are drawn by a Bayesian bootstrap, their responses by their standard errors; what the mixture missed in the
     types that are known is added as a draw from a t distribution with one degree of freedom per type.
     """
-    rng, count = np.random.default_rng(moved.seed), len(references.names)
+    (pairs, own), rng, count = rows, np.random.default_rng(moved.seed), len(references.names)
     z = posterior_draws(moved.vae.network, moved.observations, everything(moved.observations), Noise(moved.seed), DRAWS)
     near, even = response.weights.to_numpy(), np.minimum(references.size, ENOUGH)
     out = []
-    for number, drawn in enumerate(passing(z, DRAWS, "drawing", show=True)):
+    for number, drawn in enumerate(passing(z, DRAWS, "drawing", show=show)):
         tilt = rng.exponential(size=count)
         similar, average = (weight * tilt / (weight @ tilt) for weight in (near, even))
         change = references.change + references.error * rng.normal(size=references.change.shape)

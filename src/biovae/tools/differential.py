@@ -25,6 +25,7 @@ from biovae.noise import Noise
 from biovae.schema import CategoricalCovariate, Support
 from biovae.tools.arguments import model_and_data, real, whole
 from biovae.tools.labels import Groups, Labels, labelled, left_out, present, strata, texts
+from biovae.training.working import working
 
 PER = 1e4  # rates are per 10,000
 
@@ -64,6 +65,7 @@ def differential(  # noqa: PLR0913 - a user's door
     delta: float = 0.25,
     modality: str | None = None,
     effort: Effort | None = None,
+    progress: bool = True,
 ) -> Differential:
     """P(|log2 fold change| > delta) of every feature between groups: a column of `obs` says who belongs to which.
 
@@ -84,6 +86,7 @@ def differential(  # noqa: PLR0913 - a user's door
         delta: |log2 fold change| up to here counts as none.
         modality: Which one; None takes the first.
         effort: How many observations and draws.
+        progress: Show a bar on a terminal, lines elsewhere.
 
     Returns:
         `frame` with a row per comparison and feature; `called(fdr)` for those that differ.
@@ -93,10 +96,7 @@ def differential(  # noqa: PLR0913 - a user's door
     """
     model_and_data(vae, data)
     real(delta=delta)
-    m = vae.index(modality)
-    effort = Effort() if effort is None else effort
-    if not isinstance(effort, Effort):
-        raise InputError(f"expected an effort, found {type(effort).__name__}: bv.tl.Effort(cells=2000, draws=2).")
+    m, effort = vae.index(modality), _effort(effort)
     if vae.schema.modalities[m].support is not Support.COUNTS:
         raise InputError("expected a modality of counts, found another kind: fold changes need values above zero.")
     if isinstance(groups, str) and groups in [c.name for c in vae.schema.covariates]:
@@ -110,11 +110,16 @@ def differential(  # noqa: PLR0913 - a user's door
     observations = vae.observe(data, indices=rows).observations
     z = posterior_draws(vae.network, observations, everything(observations), Noise(effort.seed), effort.draws)
     decode = _decoder(vae, observations, m, covariates)
-    x = plain(observations.x[m])
-    null = Null(delta, effort.counts)
-    names = list(vae.features(modality))
-    found = compare(x, decode, z, labels[rows].astype(str), names, contrasts, weights, null)
+    x, names, null = plain(observations.x[m]), list(vae.features(modality)), Null(delta, effort.counts)
+    with working("comparing", show=progress):
+        found = compare(x, decode, z, labels[rows].astype(str), names, contrasts, weights, null)
     return replace(found, said=left_out(given, values.name))
+
+
+def _effort(given: object) -> Effort:
+    if given is not None and not isinstance(given, Effort):
+        raise InputError(f"expected an effort, found {type(given).__name__}: bv.tl.Effort(cells=2000, draws=2).")
+    return Effort() if given is None else given
 
 
 def _measured(vae: VAE, data: AnnData | MuData, m: int, labels: Labels) -> Labels:

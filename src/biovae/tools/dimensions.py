@@ -23,6 +23,7 @@ from biovae.noise import Noise
 from biovae.schema import Support
 from biovae.tools.arguments import model_and_data, whole
 from biovae.tools.labels import cleared, left_out, quantities
+from biovae.training.working import working
 
 PER = 1e4  # counts are decoded per 10,000
 SAMPLES = 4  # draws of z per observation
@@ -40,6 +41,7 @@ def dimensions(  # noqa: PLR0913 - a user's door
     cells: int = 250,
     draws: int = 20,
     seed: int = 0,
+    progress: bool = True,
 ) -> Dimensions:
     """Read every latent dimension: which features it moves and which way, and what it goes with.
 
@@ -58,14 +60,26 @@ def dimensions(  # noqa: PLR0913 - a user's door
         draws: Of the weights of the last layer, for the limits of effects and the bands of traversals; 19 or more, or 0
             to leave the doubt about weights out, which saves seconds.
         seed: Of the draws.
+        progress: Show a bar on a terminal, lines elsewhere.
 
     Raises:
         InputError: The model is not fitted, a column is missing or constant, or no set has a feature of the model.
     """
-    model_and_data(vae, data)
-    whole(draws=draws, seed=seed)
+    model_and_data(vae, data, draws=draws, seed=seed)
     whole(1, cells=cells)
     quantities(vae, modality)
+    with working("reading dimensions", show=progress):
+        return _read(vae, data, (columns, sets), modality, (cells, draws, seed))
+
+
+def _read(
+    vae: VAE,
+    data: AnnData | MuData,
+    asked: tuple[Sequence[str] | str | None, Mapping[str, Sequence[str] | str] | None],
+    modality: str | None,
+    how: tuple[int, int, int],
+) -> Dimensions:
+    (columns, sets), (cells, draws, seed) = asked, how
     m, prepared = vae.index(modality), vae.observe(data)
     support, names = vae.schema.modalities[m].support, list(vae.features(modality))
     mean = posterior_moments(vae.network, prepared.observations, everything(prepared.observations)).mean
@@ -79,7 +93,7 @@ def dimensions(  # noqa: PLR0913 - a user's door
     table, unit = _table(data, columns), TRANSFORM[support]
     weights = last_weights(vae.fitted, Wanted(m, None, PER, "average", draws), seed) or ()
     others = [with_weights(decode, each) for each in weights]
-    slopes = [differences(other, unit) for other in others]
+    slopes = [differences(each, unit) for each in others]
     found = effects(differences(decode, unit), z, names, _weight(prepared, m, support), slopes)
     scores = found["score"].to_numpy().reshape(vae.latent, -1).T
     return Dimensions(

@@ -30,6 +30,7 @@ from biovae.model.inference import everything, minibatches, posterior_moments, r
 from biovae.model.replicate import blocks, measured
 from biovae.noise import Noise
 from biovae.training.progress import passing
+from biovae.training.working import working
 
 STATES = 24  # that could be the other cell of a droplet
 DESIGNS = 16  # combinations of covariates under which they are decoded; their average beyond
@@ -172,7 +173,8 @@ def doublets(way: Way, observed: Droplets, rarity: Rarity, kinds: np.ndarray, tr
     asked = _evidence(trial.looked, near_at(trial.looked.z), _gain(way, trial, states), of(trial.looked.z))
     tried = np.sort(Noise(way.seed).numpy().permutation(tried)[:COMPARED])
     counts = [plain(part.observations.x[way.m]) for part in (observed, made, trial)]
-    simple, simple_asked = by_components(counts[0][tried], counts[1][: len(tried)], counts[2], way.seed)
+    with working("trying simple scores", show=way.show):
+        simple, simple_asked = by_components(counts[0][tried], counts[1][: len(tried)], counts[2], way.seed)
     ours = evidence.iloc[tried].reset_index(drop=True).assign(doublet=odds(evidence)[tried]).join(simple)
     trials = _trials(ours, asked.assign(doublet=odds(asked)).join(simple_asked), {*simple, *SIMPLE})
     return Found(odds(evidence), odds(theirs), gain, names, trials)

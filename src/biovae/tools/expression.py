@@ -12,7 +12,7 @@ from biovae.errors import InputError
 from biovae.model import VAE
 from biovae.model.doubt import last_weights
 from biovae.model.generate import Expression, Wanted, expression
-from biovae.tools.arguments import model_and_data, whole
+from biovae.tools.arguments import model_and_data
 from biovae.tools.labels import quantities
 from biovae.training.progress import passing
 
@@ -55,8 +55,7 @@ def corrected_expression(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: A feature is unknown, or `key` was given for something else than an AnnData.
     """
-    model_and_data(vae, data)
-    whole(samples=samples)
+    model_and_data(vae, data, samples=samples)
     if key is not None and not isinstance(data, AnnData):
         raise InputError(f"expected an AnnData to write {key!r} into, found a {type(data).__name__}: leave out key=.")
     quantities(vae, modality)

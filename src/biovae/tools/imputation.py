@@ -23,6 +23,7 @@ from biovae.schema import Support
 from biovae.tools.arguments import model_and_data, real, whole
 from biovae.tools.likelihoods import halves
 from biovae.training.plan import Epochs
+from biovae.training.working import working
 
 COVERED = 400  # observations whose intervals are checked
 DRAWS = 8  # of z for each
@@ -39,7 +40,7 @@ def imputation(  # noqa: PLR0913 - a user's door
     cells: int = 20_000,
     seed: int = 0,
     epochs: Epochs = "auto",
-    progress: bool = False,
+    progress: bool = True,
 ) -> Imputation:
     """Score how a model fills in counts that it was not shown, beside gene means, PCA and diffusion over neighbours.
 
@@ -55,7 +56,7 @@ def imputation(  # noqa: PLR0913 - a user's door
         cells: At most so many observations, drawn at random.
         seed: Of what is hidden, thinned, drawn and fitted.
         epochs: Of each of the two fits.
-        progress: Show the fits.
+        progress: Show the fits, and that the trials go on.
 
     Returns:
         `frame` with a row per question and method; printed, it says who wins.
@@ -63,9 +64,8 @@ def imputation(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: The model has several modalities, or one that is not of counts.
     """
-    model_and_data(vae, data)
+    model_and_data(vae, data, seed=seed)
     whole(1, cells=cells)
-    whole(seed=seed)
     real(share=share)
     if len(vae.modalities) != 1 or vae.modalities[0].likelihood.support is not Support.COUNTS:
         found = ", ".join(str(m.likelihood.support) for m in vae.modalities)
@@ -75,12 +75,14 @@ def imputation(  # noqa: PLR0913 - a user's door
     prepared = vae.prepare(data)
     roles = vae.roles(data, prepared, seed=seed)
     rows = scored_rows(len(prepared.obs_names), seed)
-    asked = questions(prepared, share, seed)
+    with working("hiding counts", show=progress):
+        asked = questions(prepared, share, seed)
     frames = []
     for given, question in asked:
         model = VAE.model_validate(vae.model_dump())
-        model.fit_prepared(given, roles, Options(epochs=epochs, seed=seed, progress=progress))
-        frames.append(_asked(model.network, given.observations, question, rows, seed))
+        model.fit_prepared(given, roles, Options(epochs=epochs, seed=seed, progress=progress, label=question.name))
+        with working(f"{question.name}: trying the model and the baselines", show=progress):
+            frames.append(_asked(model.network, given.observations, question, rows, seed))
     entries = next(question.held[rows[1]].nnz for _, question in asked if question.name == "masking")
     return Imputation(pd.concat(frames, ignore_index=True), NAME, entries, len(rows[1]))
 

@@ -21,7 +21,7 @@ from biovae.model.replicate import alike
 from biovae.network import Network
 from biovae.noise import Noise
 from biovae.schema import Support
-from biovae.tools.arguments import model_and_data, whole
+from biovae.tools.arguments import model_and_data
 from biovae.tools.labels import carried, levels, named, quantities
 
 Data: TypeAlias = AnnData | MuData
@@ -57,8 +57,7 @@ def latent(
         seed: Of subsets of large data.
         most: Make the density of so many observations at most, drawn at random; None takes all.
     """
-    model_and_data(vae, data)
-    whole(seed=seed)
+    model_and_data(vae, data, seed=seed)
     observations = vae.observe(data).observations
     moments = posterior_moments(vae.network, observations, everything(observations))
     apart = _apart(data, len(observations), held_out)

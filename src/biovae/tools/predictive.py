@@ -28,8 +28,9 @@ from biovae.model.replicate import blocks, replicates
 from biovae.noise import Noise
 from biovae.schema import Support
 from biovae.tools.arguments import model_and_data, whole
-from biovae.tools.labels import named
+from biovae.tools.labels import named, quantities
 from biovae.training.progress import passing
+from biovae.training.working import working
 
 PER = 1e4
 
@@ -108,23 +109,20 @@ def predictive_checks(  # noqa: PLR0913 - a user's door
     Source: Gelman, Meng and Stern 1996, Statistica Sinica 6:733; Czado, Gneiting and Held 2009,
     doi:10.1111/j.1541-0420.2009.01191.x (coverage of counts, which jump).
     """
-    model_and_data(vae, data)
+    model_and_data(vae, data, seed=seed)
     whole(3, draws=draws)
     whole(2, features=features)
-    whole(seed=seed)
     m = vae.index(modality)
-    support = vae.schema.modalities[m].support
-    if support is Support.CATEGORIES:
-        raise InputError("expected counts, reals or zeros and ones, found categories: choose another modality.")
+    quantities(vae, modality)
     chosen = None if held_out is None else np.flatnonzero(named(data, held_out))
     evidence = Evidence(vae, vae.fitted, vae.observe(data, indices=chosen), seed=seed)
     rows = calibrated_rows(evidence, m)
     if len(rows) < 10:
         raise InputError(f"expected at least 10 observations to check, found {len(rows)}: name more of them.")
-    found = calibrate(evidence, m)
+    with working("comparing with quantiles", show=progress):
+        found = calibrate(evidence, m)
     replicated = _replicated(evidence, m, (features, draws), show=progress)
-    names = vae.features(modality)
-    recipe = vae.modalities[m]
+    names, recipe = vae.features(modality), vae.modalities[m]
     given = recipe.library == "observed" and recipe.size_factor is None
     lines = [*_calibrated(found, seed), *_compared(replicated, given=given, seed=seed)]
     return PredictiveChecks(

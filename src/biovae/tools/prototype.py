@@ -20,14 +20,15 @@ from biovae.model.doubt import last_weights
 from biovae.model.generate import Wanted
 from biovae.model.lastlayer import LastWeights, with_weights
 from biovae.noise import Noise
-from biovae.tools.arguments import model_and_data, whole
+from biovae.tools.arguments import model_and_data
 from biovae.tools.labels import left_out, levels, quantities
+from biovae.training.working import working
 
 PER = 1e4  # counts are compared per 10,000
 DRAWS = 40  # of observations, by a bootstrap, and of weights
 
 
-def prototype(
+def prototype(  # noqa: PLR0913 - a user's door
     vae: VAE,
     data: AnnData | MuData,
     *,
@@ -35,6 +36,7 @@ def prototype(
     modality: str | None = None,
     draws: int = DRAWS,
     seed: int = 0,
+    progress: bool = True,
 ) -> Prototype:
     """Decode z = 0 and compare it with the mean of the data, the nearest observations, and the means of groups.
 
@@ -49,6 +51,7 @@ def prototype(
         modality: Which one; None takes the first.
         draws: For the limits; 19 or more, or 0 to leave them out, which saves seconds.
         seed: Of the draws.
+        progress: Show a bar on a terminal, lines elsewhere.
 
     Returns:
         `frame` per feature, nearest observations, similarity to each group, mixture weights; `centres`, the decoded
@@ -57,8 +60,7 @@ def prototype(
     Raises:
         InputError: There is no such column, or it names no group.
     """
-    model_and_data(vae, data)
-    whole(draws=draws, seed=seed)
+    model_and_data(vae, data, draws=draws, seed=seed)
     m = vae.index(modality)
     quantities(vae, modality)
     named = None if groups is None else levels(data, groups)
@@ -66,8 +68,9 @@ def prototype(
     mean, types = averages(observations, m, named)
     centre = vae.decode(np.zeros((1, vae.latent)), modality=modality, library=PER)[0]
     z, names = vae.embed(data), list(vae.features(modality))
-    again = _again(vae, observations, (m, named), draws, seed)
-    found = compare(centre, mean, names, z, types, again)
+    with working("drawing again", show=progress):
+        again = _again(vae, observations, (m, named), draws, seed)
+        found = compare(centre, mean, names, z, types, again)
     if named is None:
         return found
     middles = pd.DataFrame(z).groupby(named).mean()

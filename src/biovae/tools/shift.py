@@ -21,6 +21,7 @@ from biovae.schema import Support
 from biovae.tools.arguments import model_and_data, whole
 from biovae.tools.doublets import Looked, Way, look
 from biovae.training.progress import passing
+from biovae.training.working import working
 
 LEAST = 20  # observations of either
 LEVEL = 0.05
@@ -60,9 +61,8 @@ def shift(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: Fewer than 20 observations of either, or features and covariates do not fit.
     """
-    model_and_data(vae, data, reference)
+    model_and_data(vae, data, reference, seed=seed)
     whole(3, draws=draws)
-    whole(seed=seed)
     way = Way(vae, vae.index(modality), draws, seed, progress)
     old = vae.observe(reference).observations
     new = vae.observe(data, missing=missing, unseen=unseen).observations
@@ -73,10 +73,11 @@ def shift(  # noqa: PLR0913 - a user's door
         )
     before, after = look(way, old), look(way, new)
     counts = vae.schema.modalities[way.m].support is Support.COUNTS
-    near_old, near_new = _neighbours(before.z, after.z, seed)
-    tests = _tests(before, after, (near_old, near_new), counts=counts, seed=seed)
-    q = density(before.z, before.variance, seed=seed)
-    each = {"newness": near_new, "p_support": q.support(after.z), "p_surprise": tail(after.surprise, before.surprise)}
+    with working("comparing z", show=progress):
+        near_old, near_new = _neighbours(before.z, after.z, seed)
+        tests = _tests(before, after, (near_old, near_new), counts=counts, seed=seed)
+        support = density(before.z, before.variance, seed=seed).support(after.z)
+    each = {"newness": near_new, "p_support": support, "p_surprise": tail(after.surprise, before.surprise)}
     observations = pd.DataFrame(each, index=pd.Index(data.obs_names))
     residuals = _residuals(way, old), _residuals(way, new)
     tested = tests["p_value"].dropna()

@@ -25,6 +25,7 @@ from biovae.tools.labels import left_out, levels
 from biovae.tools.latent import PER, Data, linear, support_of
 from biovae.tools.trajectory import Root, root_rows, trajectory
 from biovae.training.progress import passing
+from biovae.training.working import working
 
 CELLS = 20_000  # that are compared, at most: beyond, numbers hardly move and the search for neighbours takes minutes
 DRAWS = 5  # of z for the doubt about pseudotime within a fit
@@ -68,8 +69,7 @@ def stability(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: The model is no ensemble, or a column is missing or names no group.
     """
-    model_and_data(vae, data)
-    whole(seed=seed)
+    model_and_data(vae, data, seed=seed)
     whole(3, cells=cells)
     real(resolution=resolution)
     members = ensemble(vae)
@@ -79,13 +79,13 @@ def stability(  # noqa: PLR0913 - a user's door
     said = () if named is None or groups is None else left_out(named, groups)
     if contrasts is not None:
         shown = passing(members, len(members), "differences", show=progress)
-        each = [differential(m, data, contrasts, effort=Effort(seed=seed)) for m in shown]
+        each = [differential(m, data, contrasts, effort=Effort(seed=seed), progress=False) for m in shown]
         found = replace(found, calls=calls_held(each))
         said = tuple(dict.fromkeys(said + each[0].said))
     if root is not None:
         start = root_rows(data, members[0].embed(data), root)  # the same in every fit
         shown = passing(members, len(members), "trajectories", show=progress)
-        order, rank = order_held([trajectory(m, data, start, draws=DRAWS, seed=seed) for m in shown])
+        order, rank = order_held([trajectory(m, data, start, draws=DRAWS, seed=seed, progress=False) for m in shown])
         found = replace(found, order=order.set_axis(data.obs_names), rank=rank)
     rows = some(len(observations), cells, seed)
     return replace(found, cells=found.cells.set_axis(data.obs_names[rows]), said=said)
@@ -138,20 +138,19 @@ def compared(  # noqa: PLR0913 - what `stability` and a run's report have in com
     shown = passing(members, len(members), "embedding", show=progress)
     moments = [posterior_moments(m.network, observations, here) for m in shown]
     half = Noise(seed).at(1).numpy().permutation(len(observations)) % 2 == 0
-    latent = members[0].latent
-    references = {
-        NOISE: [*posterior_draws(members[0].network, observations, here, Noise(seed), 2)],
-        LINE: [linear(observations, latent, part, seed).scores[rows] for part in (half, ~half)],
-    }
-    return compare(
-        [m.mean for m in moments],
-        [m.variance for m in moments],
-        groups=None if named is None else named[rows],
-        clusters=clusters,
-        references=references,
-        resolution=resolution,
-        seed=seed,
-    )
+    noise = [*posterior_draws(members[0].network, observations, here, Noise(seed), 2)]
+    with working("finding principal components", show=progress):
+        line = [linear(observations, members[0].latent, part, seed).scores[rows] for part in (half, ~half)]
+    with working("comparing fits", show=progress):
+        return compare(
+            [m.mean for m in moments],
+            [m.variance for m in moments],
+            groups=None if named is None else named[rows],
+            clusters=clusters,
+            references={NOISE: noise, LINE: line},
+            resolution=resolution,
+            seed=seed,
+        )
 
 
 def ensemble_expression(  # noqa: PLR0913 - a user's door
@@ -184,8 +183,7 @@ def ensemble_expression(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: The model is no ensemble, or there are no samples.
     """
-    model_and_data(vae, data)
-    whole(samples=samples)
+    model_and_data(vae, data, samples=samples)
     members = ensemble(vae)
     if samples < 2:
         raise InputError(f"expected at least 2 samples to see the doubt within a fit, found {samples}: 25 will do.")

@@ -1,5 +1,6 @@
 """Trajectories of a fitted model: from a root through z to the ends, and what changes on the way."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -24,10 +25,11 @@ from biovae.model.generate import positions
 from biovae.model.inference import everything, posterior_draws, posterior_moments
 from biovae.noise import Noise
 from biovae.schema import Support
-from biovae.tools.arguments import model_and_data, one_group, whole
+from biovae.tools.arguments import model_and_data, one_group
 from biovae.tools.labels import carried, left_out, levels, present, quantities
 from biovae.tools.latent import support_of
 from biovae.training.progress import passing
+from biovae.training.working import working
 
 Root: TypeAlias = str | Sequence[str] | Mapping[str, str] | np.ndarray
 SHOWN = 12  # features whose trends are drawn where none are named
@@ -67,8 +69,7 @@ def trajectory(  # noqa: PLR0913 - a user's door
     Raises:
         InputError: The root or an end is not there, no observation has a group, or draws are negative or a single one.
     """
-    model_and_data(vae, data)
-    whole(draws=draws, seed=seed)
+    model_and_data(vae, data, draws=draws, seed=seed)
     if draws == 1:
         raise InputError(f"expected 0 draws, or at least 2 to have a spread, found {draws}: take 20, or 0 for none.")
     observations = vae.observe(data).observations
@@ -81,14 +82,15 @@ def trajectory(  # noqa: PLR0913 - a user's door
             raise InputError("expected groups to find the ends in, found none: name the column of obs, groups=...")
         given = {end: np.flatnonzero(_member(labels, end, str(groups))) for end in listed(ends)}
     samples = posterior_draws(vae.network, observations, rows, Noise(seed), draws)
-    shown = passing(samples, draws, "drawing", show=progress)
-    found = find(z, root_rows(data, z, root), given=given, labels=labels, draws=shown)
+    start = root_rows(data, z, root)
+    maps = passing(itertools.chain([z], samples), 1 + draws, "walking", show=progress)
+    found = find(next(maps), start, given=given, labels=labels, draws=maps)
     said = () if labels is None else left_out(labels, groups)
     fates = found.fates.set_axis(data.obs_names)  # by which other data are told from these
     return replace(found, fates=fates, said=said)
 
 
-def trends(
+def trends(  # noqa: PLR0913 - a user's door
     vae: VAE,
     data: AnnData | MuData,
     found: Trajectory,
@@ -96,6 +98,7 @@ def trends(
     *,
     modality: str | None = None,
     seed: int = 0,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Smooth curves of features along every branch, with 90 % intervals: of the data, not of what is decoded.
 
@@ -111,12 +114,12 @@ def trends(
             of its observations express.
         modality: Which one; None takes the first.
         seed: Of the bootstrap.
+        progress: Show a bar on a terminal, lines elsewhere.
 
     Raises:
         InputError: The data are not those of the trajectory, a feature is not there, or none can be chosen.
     """
-    model_and_data(vae, data)
-    whole(seed=seed)
+    model_and_data(vae, data, seed=seed)
     _expect_same(data, found)
     m = vae.index(modality)
     quantities(vae, modality)
@@ -126,13 +129,15 @@ def trends(
     x = plain(observations.x[m])
     y = x if exposure is None else log_normalise(x, exposure[:, 0].numpy().astype(np.float64))
     names, bounds = vae.features(modality), BOUNDS[support_of(vae, modality)]
-    chosen = most_changing(y, names, found, SHOWN, bounds=bounds) if features is None else listed(features)
+    with working("choosing features", show=progress):
+        chosen = most_changing(y, names, found, SHOWN, bounds=bounds) if features is None else listed(features)
     if not chosen:
         raise InputError(
             "expected features that change along a branch and that at least 10 of its observations express, found "
             "none: name features."
         )
-    return fit_trends(y[:, positions(names, chosen)], chosen, found, bounds=bounds, seed=seed)
+    with working("fitting trends", show=progress):
+        return fit_trends(y[:, positions(names, chosen)], chosen, found, bounds=bounds, seed=seed)
 
 
 def direction(data: AnnData, found: Trajectory, *, spliced: str = "spliced", unspliced: str = "unspliced") -> Direction:

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from biovae.training.crowding import Crowding
 from biovae.training.loop import Progress
+from biovae.training.working import speaking
 
 PATIENCE = 2.0  # seconds without a word
 SELDOM = 10.0  # seconds between lines of what is no fit
@@ -104,16 +105,20 @@ def _summary(p: Progress) -> str:
 
 
 def passing(parts: Iterable[Part], total: int, name: str, *, show: bool) -> Iterator[Part]:
-    """Any stream of parts, with a bar on a terminal while they pass; elsewhere a line now and then, if slow."""
+    """Any stream of parts, with a bar on a terminal while they pass; elsewhere a line now and then, if slow.
+
+    That goes on while a part is made, and while something is done with it.
+    """
     if show and sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import track
 
         yield from track(parts, name, total, console=Console(stderr=True), transient=True)
         return
-    last = time.monotonic()
-    for number, part in enumerate(parts):
-        if show and time.monotonic() - last >= SELDOM:
-            last = time.monotonic()
-            print(f"{name}: {number} of {total}", file=sys.stderr, flush=True)
-        yield part
+    if not show:
+        yield from parts
+        return
+    done = 0
+    with speaking(lambda: f"{name}: {done} of {total}", SELDOM, SELDOM):
+        for done, part in enumerate(parts):  # noqa: B007 - it is said
+            yield part

@@ -3,21 +3,29 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 PATIENCE, EVERY = 2.0, 10.0  # seconds without a word, and between words
 
 
 @contextmanager
-def working(what: str) -> Iterator[None]:
+def working(what: str, *, show: bool = True) -> Iterator[None]:
     """Show that the work inside goes on, and for how long it has; nothing where it is quick.
 
     Args:
         what: What is being done: "reading the data".
+        show: False for silence.
     """
-    with _bar(what) if sys.stderr.isatty() else _lines(what):
+    with _sign(what) if show else nullcontext():
         yield
+
+
+def _sign(what: str) -> AbstractContextManager[None]:
+    if sys.stderr.isatty():
+        return _bar(what)
+    start = time.monotonic()
+    return speaking(lambda: f"{what}: {time.monotonic() - start:.0f} s", PATIENCE, EVERY)
 
 
 @contextmanager
@@ -32,14 +40,15 @@ def _bar(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _lines(what: str) -> Iterator[None]:
-    done, start = threading.Event(), time.monotonic()
+def speaking(say: Callable[[], str], first: float, every: float) -> Iterator[None]:
+    """Write what there is to say after so many seconds, and again every so many, while the work inside goes on."""
+    done = threading.Event()
 
     def speak() -> None:
-        wait = PATIENCE
+        wait = first
         while not done.wait(wait):
-            print(f"{what}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
-            wait = EVERY
+            print(say(), file=sys.stderr, flush=True)
+            wait = every
 
     speaker = threading.Thread(target=speak, daemon=True)
     speaker.start()
