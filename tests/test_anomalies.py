@@ -442,7 +442,10 @@ def test_the_feature_that_moved_is_named(vae, adata):
         (lambda vae, d: bv.tl.anomalies(vae, d, groups="celltype"), "cell_type"),
         (lambda vae, d: bv.tl.anomalies(vae, d, normal="ordinry"), "did you mean 'ordinary'"),
         (lambda vae, d: bv.tl.anomalies(vae, d, normal=np.arange(600) < 5), "at least 20"),
-        (lambda vae, d: bv.tl.anomalies(vae, d[d.obs["cell_type"] == "type 1"], groups="cell_type"), "two kinds"),
+        (
+            lambda vae, d: bv.tl.anomalies(vae, d[d.obs["cell_type"] == "type 1"], groups="cell_type"),
+            "at least two groups",
+        ),
         (lambda vae, d: bv.tl.anomalies(vae, d, modality="rnaa"), "did you mean 'rna'"),
         (lambda vae, d: bv.tl.shift(bv.VAE(bv.rna()), d, d), "call fit"),
         (lambda vae, d: bv.tl.shift(vae, d[:5], d), "5 new and 600"),

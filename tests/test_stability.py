@@ -355,7 +355,7 @@ def test_one_fit_is_no_ensemble(cells):
 def test_missing_columns_and_too_few_cells_are_said(fitted, cells):
     with pytest.raises(InputError, match="cell_type"):
         bv.tl.stability(fitted, cells, groups="cell_tpye", progress=False)
-    with pytest.raises(InputError, match="at least 3"):
+    with pytest.raises(InputError, match="give one of 3 or more"):
         bv.tl.stability(fitted, cells, cells=2, progress=False)
     with pytest.raises(InputError, match="at least 2 samples"):
         bv.tl.ensemble_expression(fitted, cells, samples=0)

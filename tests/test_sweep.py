@@ -197,7 +197,7 @@ def test_reals_are_swept_by_their_bound(cells):
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [({"betas": []}, "one beta"), ({"betas": [-1.0]}, "none below 0"), ({"labels": "celltype"}, "cell_type")],
+    [({"betas": []}, "as betas, found none"), ({"betas": [-1.0]}, "found -1.0"), ({"labels": "celltype"}, "cell_type")],
 )
 def test_what_cannot_be_swept_is_refused_before_anything_is_fitted(cells, how, message):
     with pytest.raises(InputError, match=message):

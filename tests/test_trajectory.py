@@ -457,7 +457,7 @@ def test_roots_are_a_name_several_names_or_a_group(branching):
         ({"root": 0}, r"names of observations.* found 0 \(int\)"),
         ({"root": [0]}, r"names of observations.* found 0 \(int\)"),
         ({"root": []}, "names of observations.* found none"),
-        ({"root": "nobody", "draws": -1}, "0 draws, or at least 2 to have a spread, found -1"),
+        ({"root": "nobody", "draws": -1}, "draws to be a whole number, found -1"),
         ({"root": "nobody", "draws": 1}, "0 draws, or at least 2 to have a spread, found 1"),
         ({"root": {"cell_type": "progenitor"}, "ends": ["lineage A"]}, "expected groups"),
         ({"root": {"cell_type": "progenitor"}, "ends": ["lineage Q"], "groups": "cell_type"}, "did you mean"),
