@@ -161,7 +161,7 @@ def test_lengths_are_a_distance_between_types(vae, adata):
     assert f"Nearest are {pairs[min(pairs)]}, farthest {pairs[max(pairs)]}. One fit: " in str(found)
     alone = adata.copy()
     alone.obs["same"] = "a"
-    with pytest.raises(bv.InputError, match="two groups or more in 'same', found 'a' alone"):
+    with pytest.raises(bv.InputError, match="at least two groups in 'same', found 'a' alone"):
         bv.tl.path_lengths(vae, alone, "same")
 
 

@@ -40,15 +40,29 @@ def vae(data):
     return bv.VAE(bv.rna(), latent=2, hidden=8).fit(data, epochs=1, ensemble=2, progress=False)
 
 
+def _one(vae: object) -> object:
+    """One fit of an ensemble: an answer of its own, in half of the time."""
+    return vae.members[0] if isinstance(vae, bv.VAE) and vae._fits else vae
+
+
 ASK = {
-    "prototype": lambda v, d, **k: bv.tl.prototype(v, d, **{"groups": "kind", "draws": 19} | k),
-    "archetypes": lambda v, d, **k: bv.tl.archetypes(v, d, **{"count": 3, "groups": "kind", "draws": 2} | QUIET | k),
+    "prototype": lambda v, d, **k: bv.tl.prototype(_one(v), d, **{"groups": "kind", "draws": 19} | k),
+    "archetypes": lambda v, d, **k: bv.tl.archetypes(
+        _one(v), d, **{"count": 3, "groups": "kind", "draws": 2} | QUIET | k
+    ),
     "dimensions": lambda v, d, **k: bv.tl.dimensions(v, d, **{"columns": "kind", "cells": 10, "draws": 0} | k),
     "differential": lambda v, d, **k: bv.tl.differential(v, d, **{"groups": "kind"} | k),
     "counterfactual": lambda v, d, **k: bv.tl.counterfactual(
-        v, d, **{"column": "condition", "source": "ctrl", "target": "stim", "group": {"kind": "a"}} | k
+        _one(v), d, **{"column": "condition", "source": "ctrl", "target": "stim", "group": {"kind": "a"}} | k
     ),
     "density": lambda v, d, **k: bv.tl.density(v, d, **k),
+    "plausibility": lambda v, d, **k: bv.tl.plausibility(_one(v), d, **{"z": np.zeros((2, 2)), "draws": 0} | k),
+    "prior_support": lambda v, d, **k: bv.tl.prior_support(_one(v), d, **{"size": 20} | k),
+    "holes": lambda v, d, **k: bv.tl.holes(_one(v), d, **{"groups": "kind", "draws": 20} | k),
+    "path": lambda v, d, **k: bv.tl.path(
+        _one(v), d, **{"start": "a", "end": "c", "groups": "kind", "draws": 0, "direct": True} | k
+    ),
+    "path_lengths": lambda v, d, **k: bv.tl.path_lengths(_one(v), d, **{"groups": "kind"} | k),
     "expression": lambda v, d, **k: bv.tl.corrected_expression(v, d, **{"samples": 2} | QUIET | k),
     "trajectory": lambda v, d, **k: bv.tl.trajectory(
         v, d, **{"root": {"kind": "a"}, "groups": "kind", "draws": 0} | QUIET | k
@@ -57,7 +71,7 @@ ASK = {
     "shift": lambda v, d, **k: bv.tl.shift(v, **{"data": d, "reference": d, "draws": 3} | QUIET | k),
     "stability": lambda v, d, **k: bv.tl.stability(v, d, **{"groups": "kind"} | QUIET | k),
     "ensemble_expression": lambda v, d, **k: bv.tl.ensemble_expression(v, d, **{"samples": 2} | QUIET | k),
-    "anomalies": lambda v, d, **k: bv.tl.anomalies(v, d, **{"groups": "kind", "draws": 3} | QUIET | k),
+    "anomalies": lambda v, d, **k: bv.tl.anomalies(_one(v), d, **{"groups": "kind", "draws": 3} | QUIET | k),
     "imputation": lambda v, d, **k: bv.tl.imputation(v, d, **{"epochs": 1} | QUIET | k),
     "sweep": lambda v, d, **k: bv.tl.sweep(v, d, **{"betas": (1.0,), "labels": "kind", "epochs": 1} | QUIET | k),
     "compare": lambda v, d, **k: bv.tl.compare(v, d, **{"likelihoods": "poisson", "epochs": 1} | QUIET | k),
@@ -65,7 +79,8 @@ ASK = {
 FITS = {"imputation", "sweep", "compare"}  # they fit by themselves
 GROUPED = {
     "prototype": "groups", "archetypes": "groups", "differential": "groups", "trajectory": "groups",
-    "stability": "groups", "anomalies": "groups", "sweep": "labels",
+    "stability": "groups", "anomalies": "groups", "sweep": "labels", "holes": "groups", "path": "groups",
+    "path_lengths": "groups",
 }  # fmt: skip
 
 MODELS = {"None": (None, "found NoneType in place of the model"), "the class": (bv.VAE, "in place of the model")}
@@ -130,14 +145,17 @@ def test_what_is_no_column_of_groups(tool, groups, message, vae, data):
         ASK[tool](vae, data, **{GROUPED[tool]: groups})
 
 
-@pytest.mark.parametrize("tool", ["differential", "anomalies", "sweep"])
+@pytest.mark.parametrize("tool", ["differential", "anomalies", "sweep", "holes", "path_lengths"])
 def test_one_group_is_no_comparison(tool, vae, data):
     with pytest.raises(InputError, match="at least two groups in 'same', found 'x' alone"):
         ASK[tool](vae, data, **{GROUPED[tool]: "same"})
 
 
 @pytest.mark.parametrize("groups", ["number", "flag", "whole"])
-@pytest.mark.parametrize("tool", ["prototype", "archetypes", "differential", "trajectory", "stability", "anomalies"])
+@pytest.mark.parametrize(
+    "tool",
+    ["prototype", "archetypes", "differential", "trajectory", "stability", "anomalies", "holes", "path_lengths"],
+)
 def test_numbers_and_booleans_name_groups(tool, groups, vae, data):
     """They are answered as the same column written out as text is."""
     text = data.copy()
@@ -146,17 +164,20 @@ def test_numbers_and_booleans_name_groups(tool, groups, vae, data):
     assert str(ASK[tool](vae, data, **given)) == str(ASK[tool](vae, text, **given))
 
 
-@pytest.mark.parametrize("tool", ["prototype", "archetypes", "trajectory", "stability", "anomalies"])
+@pytest.mark.parametrize("tool", ["prototype", "archetypes", "trajectory", "stability", "anomalies", "holes"])
 def test_a_group_of_one_is_a_group(tool, vae, data):
     assert ASK[tool](vae, data, groups="alone") is not None
 
 
 NUMBERS = {
-    "draws": ["prototype", "archetypes", "dimensions", "trajectory", "predictive_checks", "shift", "anomalies"],
+    "draws": ["prototype", "archetypes", "dimensions", "trajectory", "predictive_checks", "shift", "anomalies",
+              "holes", "path", "plausibility"],
     "cells": ["dimensions", "counterfactual", "stability", "imputation"],
     "samples": ["expression", "ensemble_expression"],
     "seed": ["prototype", "archetypes", "dimensions", "counterfactual", "density", "trajectory", "predictive_checks",
-             "shift", "stability", "anomalies", "imputation"],
+             "shift", "stability", "anomalies", "imputation", "holes", "path", "path_lengths", "plausibility",
+             "prior_support"],
+    "size": ["prior_support"],
     "seeds": ["sweep", "compare"],
     "workers": ["sweep", "compare"],
     "latents": ["compare"],
@@ -195,6 +216,16 @@ ROWS = [
     ("density", {"held_out": np.arange(CELLS)}, "expected true or false for each of 60 observations, found int"),
     ("density", {"held_out": "kind"}, "expected true or false in column 'kind'"),
     ("density", {"held_out": np.ones(CELLS, bool)}, "found 60 of 60"),
+    ("plausibility", {"z": "a"}, "positions as numbers, found ndarray of others"),
+    ("plausibility", {"z": np.full((1, 2), np.nan)}, "expected finite positions"),
+    ("plausibility", {"doubt": 5}, "a function of z as doubt, found int"),
+    ("path", {"start": "nope"}, "a group or an observation, found 'nope'"),
+    ("path", {"start": 7}, "a group or an observation, found '7'"),
+    ("path", {"start": None}, "a group or an observation, found 'None'"),
+    ("path", {"start": [0.0]}, "a position with 2 coordinates, found 1"),
+    ("path", {"start": [np.nan, 0.0]}, "expected finite positions"),
+    ("path", {"start": []}, "expected positions of shape"),
+    ("path_lengths", {"groups": None}, "name of a column of obs as groups, found NoneType"),
     ("expression", {"features": ["nope"]}, "found 1 others"),
     ("expression", {"features": 5}, "a name, or a list of names, found 5"),
     ("expression", {"library": "a"}, "a library above 0, found 'a'"),
@@ -266,6 +297,16 @@ def test_a_level_may_be_a_boolean_or_a_number(vae, data):
     ).asked == ("0", "ctrl", "stim")  # fmt: skip
 
 
+def test_a_way_between_groups_that_are_numbers_or_booleans(vae, data):
+    for column, ends in (("number", (0, 2)), ("whole", (0.0, 2.0)), ("flag", (True, False))):
+        text = data.copy()
+        text.obs[column] = [str(int(v)) if isinstance(v, float) else str(v) for v in data.obs[column].tolist()]
+        written = ["0", "2"] if column != "flag" else ["True", "False"]
+        found = ASK["path"](vae, data, start=ends[0], end=ends[1], groups=column)
+        expected = ASK["path"](vae, text, start=written[0], end=written[1], groups=column)
+        np.testing.assert_array_equal(found.curve.z, expected.curve.z)
+
+
 FORMS = {
     "a view": lambda d, folder: d[:],
     "columns compressed": lambda d, folder: _x(d, sp.csc_matrix(d.X)),
@@ -308,7 +349,9 @@ def _renamed(data: ad.AnnData) -> ad.AnnData:
 @pytest.mark.parametrize("tool", [tool for tool in ASK if tool not in FITS])
 def test_other_forms_of_the_same_data_are_answered_alike(tool, form, vae, data, tmp_path):
     plain, other = ASK[tool](vae, data), ASK[tool](vae, form(data, tmp_path))
-    if hasattr(plain, "mean"):
+    if isinstance(plain, pd.DataFrame):
+        pd.testing.assert_frame_equal(plain, other)
+    elif hasattr(plain, "mean"):
         np.testing.assert_array_equal(np.asarray(plain.mean), np.asarray(other.mean))
     else:
         assert str(plain) == str(other)
@@ -355,10 +398,7 @@ def test_epochs_are_checked_before_anything_else(vae, data):
     assert Options().epochs == "auto"
 
 
-SHOWN = [tool for tool in ASK if tool != "density"]
-
-
-@pytest.mark.parametrize("tool", SHOWN)
+@pytest.mark.parametrize("tool", ASK)
 def test_a_sign_of_life_on_request(tool, vae, data, monkeypatch, capsys):
     monkeypatch.setattr("biovae.training.working.PATIENCE", 0.0)
     monkeypatch.setattr("biovae.training.working.EVERY", 0.001)
@@ -369,7 +409,7 @@ def test_a_sign_of_life_on_request(tool, vae, data, monkeypatch, capsys):
     assert capsys.readouterr().err != ""
 
 
-@pytest.mark.parametrize("tool", SHOWN)
+@pytest.mark.parametrize("tool", ASK)
 def test_progress_is_on_unless_switched_off(tool):
     door = getattr(bv.tl, "corrected_expression" if tool == "expression" else tool)
     assert inspect.signature(door).parameters["progress"].default is True

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 import biovae as bv
-from biovae.analysis import label_accuracy
+from biovae.analysis import density, label_accuracy
+from biovae.analysis import holes as find_holes
 from biovae.analysis import stability as compare
 from biovae.analysis.models.agreement import kept_apart
 from biovae.analysis.neighbourhoods.neighbours import nearest
@@ -93,7 +94,25 @@ def _stability(vae, data, column):
     return found.together.drop(OTHER, errors="ignore").drop(columns=OTHER, errors="ignore"), found.cells, found.summary
 
 
+def _path(vae, data, column):
+    found = bv.tl.path(vae, data, "a", "c", groups=column, draws=0, direct=True)
+    return found.curve.z, found.expression
+
+
+def _lengths(vae, data, column):
+    frame = bv.tl.path_lengths(vae.members[0], data, column, progress=False).frame
+    return (frame.drop(OTHER, errors="ignore").drop(columns=OTHER, errors="ignore"),)
+
+
+def _rises(vae, data, column):
+    """What the passes between a and b, which are far from the unlabelled, are."""
+    frame = bv.tl.holes(vae.members[0], data, groups=column, draws=0).frame
+    row = frame[(frame["one"] == "a") & (frame["other"] == "b")].reset_index(drop=True)
+    return (row[["one", "other", "log_density", "depth", "support", "plausibility"]],)
+
+
 COMPARED = {
+    "path": _path, "path_lengths": _lengths, "holes": _rises,
     "prototype": _prototype, "archetypes": _archetypes, "differential": _differential,
     "counterfactual": _counterfactual, "trajectory": _trajectory, "stability": _stability,
 }  # fmt: skip
@@ -118,7 +137,10 @@ TELLS = {
     "counterfactual": lambda vae, data, c: bv.tl.counterfactual(vae, data, "condition", "ctrl", "stim", group={c: "a"}),
     "dimensions": lambda vae, data, c: bv.tl.dimensions(vae, data, columns=[c], draws=0, cells=20),
     "trajectory": lambda vae, data, c: bv.tl.trajectory(vae, data, "o0", groups=c, draws=0, progress=False),
-    "anomalies": lambda vae, data, c: bv.tl.anomalies(vae, data, groups=c, draws=3, progress=False),
+    "holes": lambda vae, data, c: bv.tl.holes(vae.members[0], data, groups=c, draws=0),
+    "path": lambda vae, data, c: bv.tl.path(vae, data, "o0", "o1", groups=c, draws=0, direct=True),
+    "path_lengths": lambda vae, data, c: bv.tl.path_lengths(vae.members[0], data, c, progress=False),
+    "anomalies": lambda vae, data, c: bv.tl.anomalies(vae.members[0], data, groups=c, draws=3, progress=False),
     "stability": lambda vae, data, c: bv.tl.stability(vae, data, groups=c, progress=False),
     "stability of contrasts": lambda vae, data, c: bv.tl.stability(vae, data, contrasts=c, progress=False),
     "sweep": lambda vae, data, c: bv.tl.sweep(vae, data, (1.0,), labels=c, epochs=1, progress=False),
@@ -142,7 +164,10 @@ def test_nothing_left_is_refused(ask, asked):
         ask(vae, data, "kind")
 
 
-@pytest.mark.parametrize("name", ["differential", "dimensions", "anomalies", "stability of contrasts", "sweep"])
+COMPARE = ["differential", "dimensions", "anomalies", "stability of contrasts", "sweep", "holes", "path_lengths"]
+
+
+@pytest.mark.parametrize("name", COMPARE)
 def test_one_group_left_is_refused_where_groups_are_compared(name, asked):
     vae, data = asked
     data = data.copy()
@@ -182,9 +207,23 @@ def test_doublets_are_made_of_observations_with_a_kind():
 
 def test_every_observation_is_scored_as_a_doublet(asked):
     vae, data = asked
-    found = bv.tl.anomalies(vae, _missing(data, None, "category"), groups="kind", draws=3, progress=False).frame
+    found = bv.tl.anomalies(
+        vae.members[0], _missing(data, None, "category"), groups="kind", draws=3, progress=False
+    ).frame
     assert found["p_doublet"].notna().all()
     assert set(found["partner"]) <= {"a", "b", "c", "no label"}
+
+
+def test_passes_are_those_between_regions_though_some_observations_are_of_none():
+    """Those far away: as a region of their own they change no pass between the others, and none leads through them."""
+    rng = np.random.default_rng(1)
+    z = np.repeat([[0.0, 0.0], [6.0, 0.0], [3.0, 40.0]], 60, axis=0) + rng.normal(size=(180, 2))
+    q = density(z, np.full(z.shape, 0.2))
+    named = np.repeat(np.array(["a", "b", OTHER], dtype=object), 60)
+    expected, found = find_holes(q, named), find_holes(q, np.where(named == OTHER, None, named))
+    row = expected.frame[(expected.frame["one"] == "a") & (expected.frame["other"] == "b")].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found.frame.drop(columns="best"), row.drop(columns="best"))
+    assert list(found.centres.index) == ["a", "b"]
 
 
 def test_groups_are_apart_among_those_that_have_one():

@@ -31,15 +31,19 @@ from biovae.analysis import (
 )
 from biovae.analysis import holes as find
 from biovae.analysis import prior_support as supported
+from biovae.analysis.neighbourhoods.positions import finite
 from biovae.batch import plain
+from biovae.errors import InputError
 from biovae.model import VAE
 from biovae.model.doubt import last_weights
 from biovae.model.generate import Wanted
 from biovae.model.lastlayer import with_weights
 from biovae.noise import Noise
 from biovae.schema import Support
-from biovae.tools.labels import carried, quantities
+from biovae.tools.arguments import model_and_data, whole
+from biovae.tools.labels import carried, left_out, levels, quantities
 from biovae.tools.latent import PER, Latent, counts_of, decoder, latent, regions, support_of, there_and_back
+from biovae.training.working import working
 
 RISERS = 5  # features that are named
 CELLS = 20_000  # observations whose values are looked at
@@ -48,7 +52,14 @@ RESIDUALS = 1000  # observations that tell the noise of real values
 LEAST = 1e-6  # of a standard deviation of noise
 
 
-def density(vae: VAE, data: AnnData | MuData, *, held_out: str | np.ndarray | None = None, seed: int = 0) -> Density:
+def density(
+    vae: VAE,
+    data: AnnData | MuData,
+    *,
+    held_out: str | np.ndarray | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Density:
     """The aggregate posterior of data: `log_density(z)` in nats, `support(z)` as a share of real observations.
 
     Args:
@@ -57,8 +68,10 @@ def density(vae: VAE, data: AnnData | MuData, *, held_out: str | np.ndarray | No
         held_out: Boolean column of `obs`, or array, of observations that training has not seen: they measure support,
             and have no part in the density. Without them each observation is measured by the others.
         seed: Of subsets of large data.
+        progress: Show a bar on a terminal, lines elsewhere.
     """
-    return latent(vae, data, held_out, seed).q
+    with working("measuring density", show=progress):
+        return latent(vae, data, held_out, seed).q
 
 
 def holes(  # noqa: PLR0913 - a user's door
@@ -70,6 +83,7 @@ def holes(  # noqa: PLR0913 - a user's door
     held_out: str | np.ndarray | None = None,
     draws: int = 200,
     seed: int = 0,
+    progress: bool = True,
 ) -> Holes:
     """The low passes between regions of the latent space, deepest first, with the plausibility of what lies in them.
 
@@ -83,12 +97,14 @@ def holes(  # noqa: PLR0913 - a user's door
     Args:
         vae: A fitted model.
         data: The observations; not changed.
-        groups: Column of `obs` that names the regions; None takes clusters of the latent neighbour graph.
+        groups: Column of `obs` that names the regions; None takes clusters of the latent neighbour graph. Observations
+            without a label are of no region, and count for the density alone.
         modality: Whose decoded values are judged; None takes the first. Up to 20,000 observations are looked at for
             that.
         held_out: See `density`.
         draws: Of the bootstrap, for the intervals of depth.
         seed: Of every draw.
+        progress: Show a bar on a terminal, lines elsewhere.
 
     Returns:
         `frame` with the columns of `analysis.holes` (`lower` and `upper` are those of depth), those of `plausibility`
@@ -98,10 +114,23 @@ def holes(  # noqa: PLR0913 - a user's door
         density.
 
     Raises:
-        InputError: There is one region only, or an observation has none.
+        InputError: There is one region only, or no such column.
     """
+    model_and_data(vae, data, draws=draws, seed=seed)
+    with working("looking for holes", show=progress):
+        found = _found(vae, data, (groups, modality, held_out), (draws, seed))
+    return found if groups is None else replace(found, said=left_out(levels(data, groups), groups))
+
+
+def _found(
+    vae: VAE,
+    data: AnnData | MuData,
+    asked: tuple[str | None, str | None, str | np.ndarray | None],
+    how: tuple[int, int],
+) -> Holes:
+    (groups, modality, held_out), (draws, seed) = asked, how
     given = latent(vae, data, held_out, seed)
-    named = regions(given, data, groups, seed)
+    named = regions(given, data, groups, seed, 2)
     found = find(given.q, named, draws=draws, seed=seed)
     if found.frame.empty:
         return found
@@ -122,6 +151,7 @@ def prior_support(
     size: int = 2000,
     held_out: str | np.ndarray | None = None,
     seed: int = 0,
+    progress: bool = True,
 ) -> PriorSupport:
     """How many samples from the prior lie where data support a state; the others decode to nothing that was seen.
 
@@ -131,10 +161,14 @@ def prior_support(
         size: Samples.
         held_out: See `density`.
         seed: Of the samples, and of subsets of large data.
+        progress: Show a bar on a terminal, lines elsewhere.
     """
+    model_and_data(vae, data, seed=seed)
+    whole(1, size=size)
     with torch.no_grad():
         samples = vae.network.prior.sample(Noise(seed), size, vae.network.pseudo).cpu().numpy()
-    return supported(density(vae, data, held_out=held_out, seed=seed), samples)
+    with working("measuring support", show=progress):
+        return supported(latent(vae, data, held_out, seed).q, samples)
 
 
 def plausibility(  # noqa: PLR0913 - a user's door
@@ -147,6 +181,7 @@ def plausibility(  # noqa: PLR0913 - a user's door
     doubt: Doubt | None = None,
     draws: int = DECODERS,
     seed: int = 0,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """How plausible is what points of the latent space decode to: every part, its share among real observations, all.
 
@@ -160,23 +195,28 @@ def plausibility(  # noqa: PLR0913 - a user's door
             set cannot tell from this one's (see `model.doubt`).
         draws: Of the last layer's weights, for doubt and for the limits of plausibility; 0 leaves both out.
         seed: Of every draw.
+        progress: Show a bar on a terminal, lines elsewhere.
 
     Returns:
         See `analysis.Judge`: a row per point, columns `rarity`, `doubt`, `drift`, `misfit`, `clash`; `support`,
         `p_doubt`, ...; `coherence`, `plausibility`, and its 90 % interval, `lower` and `upper`. A likelihood that
         does not know how sure its weights are has neither doubt nor limits.
     """
-    return _judge(latent(vae, data, held_out, seed, CELLS), modality, draws, seed, doubt)(z)
+    model_and_data(vae, data, draws=draws, seed=seed)
+    if doubt is not None and not callable(doubt):
+        raise InputError(f"expected a function of z as doubt, found {type(doubt).__name__}: leave it out.")
+    with working("judging", show=progress):
+        return _judge(latent(vae, data, held_out, seed, CELLS), modality, draws, seed, doubt)(finite(np.atleast_2d(z)))
 
 
 def _rises(given: Latent, found: Holes, named: np.ndarray, modality: str | None) -> pd.DataFrame:
     logs, features = log_normalise(counts_of(given, modality)), given.vae.features(modality)
-    levels, member = np.unique(named, return_inverse=True)
-    place = {str(level): g for g, level in enumerate(levels)}
-    covariates = given.observations.covariates.numpy()
+    member, known = pd.factorize(named, sort=True)
+    place, has = {str(level): g for g, level in enumerate(known)}, member >= 0
+    logs, z, member, covariates = logs[has], given.q.mean[has], member[has], given.observations.covariates.numpy()[has]
     rows = []
     for one, other in zip(found.frame["one"], found.frame["other"], strict=True):
-        value, carriers = rise(logs, given.q.mean, member, (place[one], place[other]), covariates)
+        value, carriers = rise(logs, z, member, (place[one], place[other]), covariates)
         rows.append((value, ", ".join(features[carriers[:RISERS]])))
     return pd.DataFrame(rows, columns=["rise", "risers"])
 

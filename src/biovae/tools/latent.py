@@ -22,7 +22,7 @@ from biovae.network import Network
 from biovae.noise import Noise
 from biovae.schema import Support
 from biovae.tools.arguments import model_and_data
-from biovae.tools.labels import carried, levels, named, quantities
+from biovae.tools.labels import Labels, carried, levels, named, quantities
 
 Data: TypeAlias = AnnData | MuData
 PER = 1e4  # counts are decoded per 10,000
@@ -84,15 +84,15 @@ def _apart(data: Data, observations: int, held_out: str | np.ndarray | None) -> 
     return apart
 
 
-def regions(given: Latent, data: Data, groups: str | None, seed: int = 0) -> np.ndarray:
-    """The group of each observation: a column of `obs`, or clusters of the latent neighbour graph.
+def regions(given: Latent, data: Data, groups: str | None, seed: int = 0, least: int = 1) -> Labels:
+    """The group of each observation: a column of `obs`, None for none, or clusters of the latent neighbour graph.
 
     Raises:
-        InputError: There is no such column, or an observation has no group.
+        InputError: There is no such column, or it names fewer groups than `least`.
     """
     if groups is None:
         return leiden(given.q.mean, seed=seed)
-    return levels(data, groups)[given.rows]
+    return levels(data, groups, least)[given.rows]
 
 
 def decoder(vae: VAE, modality: str | None) -> Callable[[np.ndarray], Float[np.ndarray, "points features"]]:

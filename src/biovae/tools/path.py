@@ -13,17 +13,21 @@ from mudata import MuData
 
 from biovae.analysis import Curve, Metric, Pull, central, distances, geodesic, limits, pooled, straight, switches
 from biovae.analysis.limits import SHARE
+from biovae.analysis.neighbourhoods.positions import finite
+from biovae.data.covariates import label
 from biovae.errors import InputError, closest
 from biovae.model import VAE
 from biovae.model.doubt import last_weights
 from biovae.model.generate import At, Wanted, lift
 from biovae.model.lastlayer import LastWeights, with_weights
 from biovae.schema import Support
-from biovae.tools.labels import quantities
-from biovae.tools.latent import PER, Latent, decoder, latent, regions, support_of
+from biovae.tools.arguments import model_and_data
+from biovae.tools.labels import left_out, levels, present, quantities
+from biovae.tools.latent import PER, Latent, decoder, latent, support_of
 from biovae.training.progress import passing
+from biovae.training.working import working
 
-Place = str | Sequence[float] | np.ndarray
+Place = str | float | Sequence[float] | np.ndarray
 DRAWS = 40
 ENOUGH = 1000  # features, over draws, whose doubt is summed
 SAID = 8  # features that are named
@@ -47,6 +51,7 @@ class Walk:
         upper: Above.
         switches: The features that go up or down, in order, see `analysis.switches`: by a `log2_change` of at least 1,
             or of reals by a `change` of at least 1 in their unit.
+        said: Sentences on what was left out.
     """
 
     curve: Curve
@@ -54,6 +59,7 @@ class Walk:
     lower: pd.DataFrame
     upper: pd.DataFrame
     switches: pd.DataFrame
+    said: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Length, support, and the features that change most, in the order in which they switch."""
@@ -61,7 +67,7 @@ class Walk:
         most = self.switches[change].abs().nlargest(SAID).index.sort_values()
         names = ", ".join(f"{row.feature} {row.direction}" for row in self.switches.loc[most].itertuples())
         said = f"; in order, those that change most: {names}." if names else "."
-        return f"{self.curve} {len(self.switches):,} features switch{said}"
+        return " ".join([f"{self.curve} {len(self.switches):,} features switch{said}", *self.said])
 
 
 def path(  # noqa: PLR0913 - a user's door
@@ -75,6 +81,7 @@ def path(  # noqa: PLR0913 - a user's door
     direct: bool = False,
     draws: int = DRAWS,
     seed: int = 0,
+    progress: bool = True,
 ) -> Walk:
     """Walk from one state to another along a geodesic of the decoder that keeps to the data, or straight.
 
@@ -87,23 +94,27 @@ def path(  # noqa: PLR0913 - a user's door
     Args:
         vae: A fitted model.
         data: The observations that the way keeps to; not changed.
-        start: A group of `groups`, the name of an observation, or a position.
+        start: A group of `groups` (text, a number or a boolean), the name of an observation, or a position.
         end: The same.
-        groups: Column of `obs`; a group stands at its central observation.
+        groups: Column of `obs`; a group stands at its central observation. Observations without a label are of none.
         modality: Whose features are decoded; None takes the first.
         direct: Take the straight line.
         draws: Of z and of the last layer's weights, for the intervals.
         seed: Of every draw.
+        progress: Show a bar on a terminal, lines elsewhere.
 
     Raises:
         InputError: A start or end is neither a group, an observation, nor a position.
     """
-    given = latent(vae, data, seed=seed)
-    metric = _metric(given, modality) if direct else _doubting(given, modality, seed)
-    named = None if groups is None else regions(given, data, groups)
-    a, b = (_place(given, data, place, named) for place in (start, end))
-    curve = straight(metric, a, b) if direct else geodesic(metric, a, b, given.q.mean, seed=seed)
-    return _walk(given, curve, modality, (draws, seed))
+    model_and_data(vae, data, draws=draws, seed=seed)
+    named = None if groups is None else levels(data, groups)
+    with working("walking", show=progress):
+        given = latent(vae, data, seed=seed)
+        metric = _metric(given, modality) if direct else _doubting(given, modality, seed)
+        a, b = (_place(given, data, place, named) for place in (start, end))
+        curve = straight(metric, a, b) if direct else geodesic(metric, a, b, given.q.mean, seed=seed)
+        walk = _walk(given, curve, modality, (draws, seed))
+    return walk if named is None else replace(walk, said=left_out(named, groups))
 
 
 @dataclass(frozen=True)
@@ -115,11 +126,13 @@ class Lengths:
             over its fits, of logarithms.
         lower: Of the interval that holds the length in another fit with 90 % probability; None for a single fit.
         upper: Of it.
+        said: Sentences on what was left out.
     """
 
     frame: pd.DataFrame
     lower: pd.DataFrame | None = None
     upper: pd.DataFrame | None = None
+    said: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Who is nearest, who is farthest, and how sure that is."""
@@ -131,7 +144,7 @@ class Lengths:
             if self.lower is None
             else ""
         )
-        return f"Nearest are {nearest}, farthest {farthest}.{doubt}"
+        return " ".join([f"Nearest are {nearest}, farthest {farthest}.{doubt}", *self.said])
 
     def _pair(self, a: int, b: int) -> str:
         names = self.frame.index
@@ -157,7 +170,7 @@ def path_lengths(
     Args:
         vae: A fitted model.
         data: The observations that the ways keep to; not changed.
-        groups: Column of `obs`.
+        groups: Column of `obs`; observations without a label are of none.
         modality: Whose features measure length; None takes the first.
         seed: Of the neighbour graph.
         progress: Show a bar on a terminal.
@@ -165,29 +178,29 @@ def path_lengths(
     Raises:
         InputError: There is one group only, or no such column.
     """
+    model_and_data(vae, data, seed=seed)
+    said = left_out(levels(data, groups, 2), groups)
     tables = [_lengths(member, data, groups, (modality, seed), show=progress) for member in vae.members]
     if len(tables) == 1:
-        return Lengths(tables[0])
+        return Lengths(tables[0], said=said)
     logs = np.log(np.maximum(np.array(tables), TINY))
     both = pooled(logs, np.zeros_like(logs), SHARE)
     apart, like = ~np.eye(len(tables[0]), dtype=bool), tables[0]
     mean, lower, upper = (like * 0 + np.where(apart, np.exp(x), 0) for x in (both.mean, both.lower, both.upper))
-    return Lengths(mean, lower, upper)
+    return Lengths(mean, lower, upper, said)
 
 
 def _lengths(vae: VAE, data: AnnData | MuData, groups: str, how: tuple[str | None, int], *, show: bool) -> pd.DataFrame:
     modality, seed = how
-    given = latent(vae, data, seed=seed)
-    named = regions(given, data, groups)
-    levels = np.unique(named)
-    if len(levels) < 2:
-        only = str(levels[0])
-        raise InputError(f"expected two groups or more in {groups!r}, found {only!r} alone: name another column.")
-    centres = given.q.mean[[central(given.q.mean, named == level) for level in levels]]
-    pairs = [*itertools.combinations(range(len(levels)), 2)]
+    with working("measuring density", show=show):
+        given = latent(vae, data, seed=seed)
+    named = levels(data, groups)
+    known = present(named)
+    centres = given.q.mean[[central(given.q.mean, named == level) for level in known]]
+    pairs = [*itertools.combinations(range(len(known)), 2)]
     shown = passing(pairs, len(pairs), "walking", show=show)
     found = distances(_metric(given, modality), centres, given.q.mean, seed, shown)
-    return pd.DataFrame(found, index=levels, columns=levels)
+    return pd.DataFrame(found, index=known, columns=known)
 
 
 def _metric(given: Latent, modality: str | None) -> Metric:
@@ -243,17 +256,18 @@ def _doubting(given: Latent, modality: str | None, seed: int) -> Metric:
 def _place(
     given: Latent, data: AnnData | MuData, place: Place, named: np.ndarray | None
 ) -> Float[np.ndarray, "latent"]:
-    if not isinstance(place, str):
-        z = np.asarray(place, dtype=np.float64).ravel()
+    if np.ndim(place):
+        z = finite(np.atleast_2d(place)).ravel()
         if len(z) != given.vae.latent:
             raise InputError(f"expected a position with {given.vae.latent} coordinates, found {len(z)}.")
         return z
+    place = label(place)  # type: ignore[arg-type]  # one value
     if named is not None and place in named:
         return given.q.mean[central(given.q.mean, named == place)]
     names = np.asarray(data.obs_names)[given.rows]
     if place in names:
         return given.q.mean[int(np.flatnonzero(names == place)[0])]
-    known = [] if named is None else list(np.unique(named))
+    known = [] if named is None else present(named)
     raise InputError(
         f"expected a group or an observation, found {place!r}: " + (closest(place, known) if known else "name groups=.")
     )

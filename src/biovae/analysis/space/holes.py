@@ -65,6 +65,7 @@ class Holes:
         centres: A row per region.
         strings: (holes, images, latent).
         profiles: log q along the strings, (holes, images).
+        said: Sentences on what was left out.
     """
 
     frame: pd.DataFrame
@@ -72,11 +73,15 @@ class Holes:
     centres: pd.DataFrame
     strings: Float[np.ndarray, "holes images latent"]
     profiles: Float[np.ndarray, "holes images"]
+    said: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """How many passes are unsupported, and what that means."""
         if self.frame.empty:
-            return "Every way from one region to another leads through a third: none has a hole of its own to lie in."
+            through = (
+                "Every way from one region to another leads through a third: none has a hole of its own to lie in."
+            )
+            return " ".join([through, *self.said])
         empty = self.frame[self.frame["call"] == "unsupported"]
         said = f"{len(empty)} of {len(self.frame)} passes between regions are unsupported"
         if len(empty):
@@ -87,7 +92,7 @@ class Holes:
             doubt = f"; {row['lower']:.1f} to {row['upper']:.1f} {how}"
             known = doubt if np.isfinite(row["lower"]) else ""
             said += f", the deepest between {row['one']} and {row['other']} ({row['depth']:.1f} nats{known})"
-        return f"{said}; absence of data alone cannot prove a state forbidden."
+        return " ".join([f"{said}; absence of data alone cannot prove a state forbidden.", *self.said])
 
 
 def holes(
@@ -102,15 +107,16 @@ def holes(
 
     Args:
         q: The density, see `density`.
-        groups: The region of each of its observations: types, or clusters.
+        groups: The region of each of its observations: types, or clusters; None where it is of none, which counts for q
+            alone.
         neighbours: Each region is joined with as many of the nearest others.
         draws: Of the bootstrap; 0 leaves the limits out.
         seed: Of the bootstrap and of the neighbour graph.
 
     Raises:
-        InputError: Labels differ in number from the observations, one is missing, or there is one region only.
+        InputError: Labels differ in number from the observations, or there is one region only.
     """
-    member = codes(groups, len(q.mean))
+    member = codes(groups, len(q.mean), gaps=True)
     names = [str(np.asarray(groups)[np.flatnonzero(member == g)[0]]) for g in range(member.max() + 1)]
     if len(names) < 2:
         raise InputError(f"expected at least 2 regions, found {len(names)}: a hole lies between two; cluster first.")
@@ -122,7 +128,7 @@ def holes(
     for a, b in _pairs(q.mean, member, neighbours):
         string = _relaxed((q, coarse), q.mean[centres[[a, b]]], graph)
         owners = member[q.owner(string)]
-        if np.mean((owners != a) & (owners != b)) <= FOREIGN:
+        if np.mean((owners != a) & (owners != b) & (owners >= 0)) <= FOREIGN:
             found.append((a, b, string))
     return _record(q, names, centres, found, (draws, seed))
 
