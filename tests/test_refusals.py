@@ -280,6 +280,11 @@ def test_one_feature_alone_of_sets_trends_and_traversals(vae, data):
     a, b = (ASK["dimensions"](vae, data, sets={"s": given}) for given in ("g10", ["g10"]))
     pd.testing.assert_frame_equal(a.enrichment, b.enrichment)
     assert int(a.enrichment["features"].iloc[0]) == 1
+    pd.testing.assert_frame_equal(bv.tl.enrichment(a, {"s": "g10"}), bv.tl.enrichment(a, {"s": ["g10"]}))
+    with pytest.raises(InputError, match="what bv.tl.dimensions gives, found DataFrame"):
+        bv.tl.enrichment(a.effects, {"s": "g10"})
+    with pytest.raises(InputError, match="sets as {name: features}, found list"):
+        bv.tl.enrichment(a, ["g10"])
     pd.testing.assert_frame_equal(a.traversal.frame(0, "g10"), a.traversal.frame(0, ["g10"]))
     found = ASK["trajectory"](vae, data)
     assert list(bv.tl.trends(vae, data, found, "g10")["feature"].unique()) == ["g10"]

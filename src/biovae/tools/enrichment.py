@@ -9,9 +9,9 @@ import scipy.stats
 
 from biovae.analysis import Dimensions, enrich
 from biovae.analysis.axes.association import LEAST, adjusted
-from biovae.errors import InputError, closest, first
+from biovae.errors import InputError, closest, first, listed
 
-Sets: TypeAlias = Mapping[str, Sequence[str]]
+Sets: TypeAlias = Mapping[str, Sequence[str] | str]
 
 
 def enrichment(found: Dimensions, sets: Sets, method: Literal["camera", "ulm"] = "camera") -> pd.DataFrame:
@@ -37,6 +37,10 @@ def enrichment(found: Dimensions, sets: Sets, method: Literal["camera", "ulm"] =
     Source: Wu and Smyth 2012, doi:10.1093/nar/gks461 (CAMERA); Badia-i-Mompel et al. 2022, doi:10.1093/bioadv/vbac016
     (decoupler).
     """
+    if not isinstance(found, Dimensions):
+        raise InputError(f"expected what bv.tl.dimensions gives, found {type(found).__name__}: ask it first.")
+    if not isinstance(sets, Mapping):
+        raise InputError(f"expected sets as {{name: features}}, found {type(sets).__name__}: give each set a name.")
     if method not in METHODS:
         raise InputError(f"expected a method of enrichment, found {method!r}: {closest(method, [*METHODS])}")
     return METHODS[method](found.contrasts, sets)
@@ -48,7 +52,7 @@ def _camera(contrasts: pd.DataFrame, sets: Sets) -> pd.DataFrame:
 
 def _ulm(contrasts: pd.DataFrame, sets: Sets) -> pd.DataFrame:
     """The t of decoupler's ulm; p and fdr are ours, as decoupler adjusts within each dimension."""
-    known = {name: contrasts.columns.intersection(pd.Index(members).unique()) for name, members in sets.items()}
+    known = {name: contrasts.columns.intersection(pd.Index(listed(members)).unique()) for name, members in sets.items()}
     if not any(map(len, known.values())):
         raise InputError(
             f"expected sets with features of the model ({first(contrasts.columns)}), found none: use the same kind of "

@@ -69,7 +69,7 @@ def associate(
 def enrich(
     scores: Float[np.ndarray, "features dimensions"],
     features: Sequence[str],
-    sets: Mapping[str, Sequence[str]],
+    sets: Mapping[str, Sequence[str] | str],
     correlation: float = CORRELATION,
 ) -> pd.DataFrame:
     """Do the features of a set rank higher than the others along a dimension? A rank-sum test that allows for company.
