@@ -321,7 +321,7 @@ WRONG = {
     "one group only": (("differential", "--groups", "constant"), 3, "at least two groups"),
     "a covariate": (("differential", "--groups", "batch"), 3, "does not correct for"),
     "no such group": (("differential", "--groups", "cell_type", "--group", "nobody"), 3, "nobody"),
-    "one region only": (("holes", "--groups", "constant"), 3, "at least 2 regions"),
+    "one region only": (("holes", "--groups", "constant"), 3, "at least two groups"),
     "a constant column": (("dimensions", "--columns", "constant"), 3, "one value in 'constant'"),
     "no such set file": (("dimensions", "--sets", "nowhere.gmt"), 3, "nowhere.gmt"),
     "no such start": (("path", "--from", "nobody", "--to", "nowhere"), 3, "nobody"),
