@@ -79,11 +79,11 @@ def dimensions_found(name="gene", column="type"):
     effects = pd.DataFrame(
         {"dimension": np.repeat(range(4), FEATURES), "feature": features * 4, "score": score, "sign": 1}
     )
-    effects["sign"] = 1
+    effects["sign"], effects["nearest"] = 1, 0.9 * score
     company = pd.DataFrame(
         {
-            "dimension": range(4), "column": column, "kind": "categories", "strength": 0.4, "rho": np.nan,
-            "highest": "B", "fdr": 0.0,
+            "dimension": range(4), "column": column, "kind": "categories", "strength": 0.4, "least": 0.3,
+            "most": 0.5, "rho": np.nan, "highest": "B", "fdr": 0.0,
         }
     )  # fmt: skip
     summary = pd.DataFrame({"spread": [1.0, 0.8, 0.6, 0.0], "active": [True, True, True, False]})
