@@ -19,7 +19,7 @@ from torch.nn.functional import softplus
 from biovae import kernels
 from biovae.batch import SparseCounts, SparseMatrix
 from biovae.distributions import Affine, Composition, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
-from biovae.kernels import full_precision, hidden, kernel_fits, run_kernel, without_kernels
+from biovae.kernels import compiled, full_precision, hidden, kernel_fits, run_kernel, without_kernels
 from biovae.kernels.counts import exp, log1p, negative_binomial
 from biovae.kernels.draws import uniform
 from biovae.kernels.rows import starts, thin
@@ -451,3 +451,43 @@ def test_a_draw_depends_on_its_place_alone():
 def test_a_mean_that_is_no_number_is_no_count():
     with pytest.raises(RuntimeError, match="Poisson"):
         NegativeBinomial(torch.full((2, 3), float("nan")), torch.zeros(3)).sample(Noise(0))
+
+
+FRESH = """
+import hashlib, sys
+import numpy as np, torch
+from biovae.kernels import counts, run_kernel
+
+torch.set_num_threads(1)
+rng = np.random.default_rng(0)
+rows, features = 32, 3000
+x = rng.poisson(0.3, (rows, features))
+row, column = np.nonzero(x)
+given = [rng.standard_normal((rows, features)), np.full(rows, 5e3), rng.standard_normal(features), np.ones(rows)]
+out = np.empty((rows, features), np.float32)
+entries = (row, column, x[row, column].astype(np.float32))
+found = run_kernel(counts.negative_binomial, *(a.astype(np.float32) for a in given), entries, rows, True, out)
+told = hashlib.sha1(b"".join(np.ascontiguousarray(a).tobytes() for a in (*found, out))).hexdigest()
+print(told, sum(counts.negative_binomial.stats.cache_misses.values()))
+"""
+
+
+def test_the_first_process_of_an_installation_gives_the_numbers_of_every_later_one(tmp_path):
+    """Compiled in one's own process, the loop rounds differently from what is read from the cache."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    runs = [
+        subprocess.run([sys.executable, "-c", FRESH], env=environment, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    first, again = (run.stdout.split() for run in runs)
+    assert first == again
+    assert first[1] == "0"  # it was read, not compiled
+    assert list(tmp_path.rglob("counts.negative_binomial*.nbc"))
+
+
+def test_a_loop_that_the_helper_cannot_find_is_compiled_here():
+    @compiled()
+    def double(x):
+        return 2 * x
+
+    np.testing.assert_array_equal(run_kernel(double, np.arange(3.0)), [0, 2, 4])

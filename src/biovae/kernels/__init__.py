@@ -1,7 +1,8 @@
 """Kernels: the few loops that set the speed of training, compiled by numba on a CPU, by Triton on a GPU.
 
 Each has a plain torch form beside it, one floor up, which is the reference that tests hold it to and what runs on other
-devices, in other precisions, and where neither is installed. Compiled once per installation, then read from a cache.
+devices, in other precisions, and where neither is installed. Compiled once per installation, then read from a cache
+(`compiling.py`).
 Rows are shared out among as many threads as torch uses; a result does not depend on how many there are.
 """
 
@@ -103,9 +104,12 @@ def kernel_fits(*tensors: Tensor) -> bool:
 def run_kernel(kernel: Callable[..., Any], *arguments: Any) -> Any:
     """Call a compiled loop on the memory of tensors, with torch's number of threads."""
     global _launched
+    from biovae.kernels.compiling import ready
+
     _launched = True
     arrays = [_array(a) if isinstance(a, Tensor) else a for a in arguments]
     with _ONE_AT_A_TIME:
+        ready(kernel, arrays)
         _share_threads(torch.get_num_threads())
         return kernel(*arrays)
 
