@@ -147,7 +147,12 @@ def test_a_trajectory_starts_at_its_root(folder, adata, levels):
 def test_a_trajectory_takes_names_ends_and_features(folder, adata, levels):
     name, genes = adata.obs_names[adata.obs["cell_type"] == levels[0]][0], ",".join(adata.var_names[:2])
     words = ("--root", name, "--groups", "cell_type", "--end", levels[1], "--features", genes, "--draws", 0)
-    _, tables = asked(folder, "trajectory", *words)
+    stages = ("--stage", levels[0], "--stage", ",".join(levels[1:3]))
+    out, tables = asked(folder, "trajectory", *words, *stages)
+    assert "Against the known stages the trajectory has Spearman" in out
+    assert list(tables["baseline"]["score"]) == ["agreement", "trajectory", "baseline", "difference"]
+    assert set(tables["groups"]["group"]) == set(adata.obs["cell_type"])
+    assert {"ways", "gap", "shown"} <= set(tables["ends"])
     assert list(tables["ends"]["end"]) == [levels[1]]
     assert set(tables["trends"]["feature"]) == set(adata.var_names[:2])
     assert tables["trajectory"].set_index("observation").loc[name, "pseudotime"] == 0

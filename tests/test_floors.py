@@ -60,6 +60,7 @@ DOORS = {
     "biovae.modalities.rna.rna", "biovae.model.vae.fit",
     "biovae.tools.sweep.sweep", "biovae.tools.differential.differential",
     "biovae.tools.counterfactual.counterfactual", "biovae.tools.path.path",
+    "biovae.tools.trajectory.trajectory",
 }  # each word is a user's, and optional  # fmt: skip
 LINES, FUNCTION_LINES, USUAL_FUNCTION_LINES, PARAMETERS = 400, 60, 40, 9
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -75,6 +75,8 @@ from biovae.analysis.space.plausibility import Decoder, Doubt, Judge, judge
 from biovae.analysis.space.prototype import Prototype, prototype
 from biovae.analysis.space.shores import Rise, rise
 from biovae.analysis.space.switches import switches
+from biovae.analysis.trajectories.baseline import Baseline, compare_orders, stage_ranks
+from biovae.analysis.trajectories.diffusion_pseudotime import diffusion_pseudotime
 from biovae.analysis.trajectories.trajectory import Trajectory, fate_probabilities, pseudotime, trajectory
 from biovae.analysis.trajectories.trends import changes, most_changing, trends
 from biovae.analysis.trajectories.velocity import Direction, direction
@@ -86,6 +88,7 @@ __all__ = [
     "Agreement",
     "Anomalies",
     "Archetypes",
+    "Baseline",
     "Binary",
     "Choice",
     "Comparison",
@@ -141,6 +144,7 @@ __all__ = [
     "choose",
     "compare",
     "compare_imputers",
+    "compare_orders",
     "contamination",
     "dci",
     "density",
@@ -148,6 +152,7 @@ __all__ = [
     "differences",
     "differential",
     "diffused",
+    "diffusion_pseudotime",
     "direction",
     "distances",
     "effects",
@@ -203,6 +208,7 @@ __all__ = [
     "shrink",
     "slopes",
     "stability",
+    "stage_ranks",
     "straight",
     "switches",
     "together",

@@ -73,12 +73,14 @@ def trajectory(  # noqa: PLR0913 - the options of a command
     data: Own = None,
     groups: Annotated[str | None, typer.Option(help="Column of obs that names the ends; that of --root.")] = None,
     end: Annotated[list[str] | None, typer.Option(help="A group that is an end; may be repeated.")] = None,
+    stage: Annotated[list[str] | None, typer.Option(help="Known order, to judge by: GROUP[,GROUP]; repeat.")] = None,
     features: Annotated[str, typer.Option(help="To draw, separated by commas; those that change most.")] = "",
     draws: Annotated[int, typer.Option(min=0, help="Posterior draws that tell how sure all this is.")] = 20,
     out: Answers = None,
 ) -> None:
     """Pseudotime from a root, its branches and ends, and the features that change on the way."""
-    how = {"root": root, "groups": groups, "ends": end, "features": _listed(features), "draws": draws}
+    order = [_listed(each) or [] for each in stage or []]
+    how = {"root": root, "groups": groups, "ends": end, "order": order, "features": _listed(features), "draws": draws}
     _ask("trajectory", (run, data, out), **how)
 
 

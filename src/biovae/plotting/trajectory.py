@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from biovae.errors import InputError, closest
-from biovae.plotting.canvas import INK, NORMAL, PAPER, dress, halo, key, new_axes, plain
+from biovae.plotting.canvas import INK, NORMAL, PAPER, dress, key, new_axes, plain
 from biovae.plotting.coordinates import UMAP_NAME
+from biovae.plotting.labels import place_labels
 from biovae.plotting.latent import points
 from biovae.plotting.palettes import palette
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 STOPS = 40  # along a branch
 WIDTH = 0.04  # of the window that a branch is averaged in, in units of pseudotime
+SHORT = 9  # letters of a name of which three fit side by side
+ROW = 14  # points that a row of the legend takes
 NEEDED = ("branch", "feature", "pseudotime", "mean", "lower", "upper")
 
 
@@ -28,8 +31,8 @@ def trajectory(
 ) -> Axes:
     """Draw a map coloured by pseudotime, a line for every branch from the root to its end, and the ends' names.
 
-    A line is the moving average of the observations' places, each weighted by its fate. An end beyond a bridge has a
-    name and no line, since no observation leads there.
+    A line is the moving average of the observations' places, each weighted by its fate; it is broken where the data do
+    not show a transition. An end beyond a bridge has a name and no line, since no observation leads there.
 
     Args:
         coordinates: Positions, (obs, 2), for example of `bv.pl.map2d`.
@@ -49,19 +52,19 @@ def trajectory(
         )
     ax = points(coordinates, pd.Series(found.pseudotime, name="pseudotime"), kind=kind, seed=seed, ax=ax)
     colors = palette(min(len(found.ends), 30))
-    for number, (name, end) in enumerate(found.ends.iterrows()):
-        color = colors[number % len(colors)]
-        if not end["bridged"]:
+    places = np.array([np.median(coordinates[found.absorbing == n], axis=0) for n in range(len(found.ends))])
+    for number, end in enumerate(found.ends.itertuples()):
+        color, dashes = colors[number % len(colors)], "-" if end.shown else (0, (2.2, 1.4))
+        if not end.bridged:
             path = _path(coordinates, found, number)
             ax.plot(*path.T, color=PAPER, linewidth=3.6, solid_capstyle="round")
-            ax.plot(*path.T, color=color, linewidth=1.8, solid_capstyle="round")
-        at = np.median(coordinates[found.absorbing == number], axis=0)
-        ax.annotate(
-            plain(name, 18), (float(at[0]), float(at[1])), ha="center", va="center", fontsize=NORMAL, color=INK,
-            fontweight="bold", path_effects=halo(),
-        )  # fmt: skip
+            ax.plot(*path.T, color=color, linewidth=1.8, linestyle=dashes)
+        ax.plot(*places[number], marker="s", markersize=6, color=color, markeredgecolor=PAPER, linestyle="")
     root = np.median(coordinates[found.root], axis=0)
     ax.plot(*root, marker="o", markersize=8, color=PAPER, markeredgecolor=INK, markeredgewidth=1.4, linestyle="")
+    ax.autoscale_view()
+    ax.apply_aspect()
+    place_labels(ax, places[:, 0], places[:, 1], [plain(name, 18) for name in found.ends.index])
     return ax
 
 
@@ -98,8 +101,10 @@ def trends(
         ax.fill_between(t, part["lower"], part["upper"], color=color, alpha=0.22, linewidth=0)
         ax.plot(t, part["mean"], color=color, linewidth=1.6, label=plain(branch, 18))
     dress(ax, x="pseudotime (0 at the root)", y=unit)
-    key(ax, columns=3)
-    ax.set_title(plain(chosen, 40), fontsize=NORMAL + 1, color=INK, loc="right", fontweight="bold", pad=8)
+    columns = 3 if max(len(plain(branch, 18)) for branch in branches) <= SHORT else 2
+    key(ax, columns=columns)
+    above = ROW * -(-len(branches) // columns) + 5
+    ax.set_title(plain(chosen, 40), fontsize=NORMAL + 1, color=INK, loc="left", fontweight="bold", pad=above)
     return ax
 
 

@@ -128,8 +128,11 @@ def trajectory(report: Report, where: Map | None) -> Section | None:
     found = report.trajectory
     if found is None or where is None:
         return None
-    alt = f"{where.kind}, coloured by pseudotime, a line for each branch. {found}"
-    caption = "Dark is early; the ring is the root, a line leads to each end, coloured as the curves below."
+    alt = f"{where.kind}, coloured by pseudotime, a line for each of {len(found.ends)} branches."
+    caption = (
+        "Dark is early; the ring is the root, a line leads to each end, coloured as the curves below and broken where "
+        "the data do not show a transition."
+    )
     ax = new_axes(width=9.4, height=4.6)
     expect_length(len(found.pseudotime), "a trajectory", size(report))
     shown = _shown(found, where.rows)
@@ -145,7 +148,10 @@ def trajectory(report: Report, where: Map | None) -> Section | None:
         alt = f"Curves over pseudotime of {', '.join(map(str, names))}, a line with a 90 % interval for each branch."
         caption = "The features that pseudotime explains best: of the data, not of what is decoded; bands hold 90 %."
         pictures.append(picture(axes[0], "trends", alt, caption, wide=True))
-    headings = {"end": "end", "observations": "observations", "pseudotime": "pseudotime", "support": "share of draws"}
+    headings = {
+        "end": "end", "observations": "observations", "pseudotime": "pseudotime", "support": "share of draws",
+        "ways": "separate ways", "gap": "longest gap", "narrowest": "narrowest",
+    }  # fmt: skip
     table = frame_table(found.ends.rename_axis("end").reset_index(), headings)
     lead = (
         "Pseudotime is an order along the neighbour graph of z from the root that was named: not a clock, and its "

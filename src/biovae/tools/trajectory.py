@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from colorsys import hsv_to_rgb
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -9,15 +10,25 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 from anndata import AnnData
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from mudata import MuData
 
-from biovae.analysis import Direction, Trajectory, central, log_normalise, most_changing
+from biovae.analysis import (
+    Baseline,
+    Direction,
+    Trajectory,
+    central,
+    compare_orders,
+    diffusion_pseudotime,
+    log_normalise,
+    most_changing,
+    stage_ranks,
+)
 from biovae.analysis import direction as check_direction
 from biovae.analysis import trajectory as find
 from biovae.analysis import trends as fit_trends
 from biovae.analysis.trajectories.trends import UNBOUNDED
-from biovae.batch import plain
+from biovae.batch import Observations, plain
 from biovae.data.covariates import label
 from biovae.errors import InputError, closest, first, listed
 from biovae.model import VAE
@@ -26,12 +37,13 @@ from biovae.model.inference import everything, posterior_draws, posterior_moment
 from biovae.noise import Noise
 from biovae.schema import Support
 from biovae.tools.arguments import model_and_data, one_group
-from biovae.tools.labels import carried, left_out, levels, present, quantities
-from biovae.tools.latent import support_of
+from biovae.tools.labels import Labels, carried, left_out, levels, present, quantities
+from biovae.tools.latent import linear, support_of
 from biovae.training.progress import passing
 from biovae.training.working import working
 
 Root: TypeAlias = str | Sequence[str] | Mapping[str, str] | np.ndarray
+COMPONENTS = 20  # of the baseline
 SHOWN = 12  # features whose trends are drawn where none are named
 BOUNDS = {Support.COUNTS: (0.0, np.inf), Support.BINARY: (0.0, 1.0), Support.REALS: UNBOUNDED}
 
@@ -43,6 +55,8 @@ def trajectory(  # noqa: PLR0913 - a user's door
     *,
     groups: str | None = None,
     ends: Sequence[str] | str | None = None,
+    order: Sequence[str | Sequence[str]] | None = None,
+    baseline: bool = True,
     draws: int = 20,
     seed: int = 0,
     progress: bool = True,
@@ -57,17 +71,23 @@ def trajectory(  # noqa: PLR0913 - a user's door
         groups: Column of `obs` that ends are named after; observations without a label have no say in it.
         ends: Levels of `groups` that are ends: the later half of each absorbs. Found as peaks of pseudotime where not
             given, which misses branches that are short beside the whole.
+        order: Levels of `groups` in the order of stages that is known, those that share a stage in a list of their own,
+            `["Ductal", "Pre-endocrine", ["Alpha", "Beta"]]`: which is nearer to it, the trajectory or the baseline?
+        baseline: Compare with diffusion pseudotime from the same root on 20 principal components of the first modality,
+            log-normalised where it is counts, covariates regressed out; some 30 s for 40,000 observations.
         draws: Samples of z from the posterior. Everything is repeated for each, a neighbour search included, which
             takes some 6 s for 40,000 observations. 0 leaves the uncertainty out; a spread needs 2.
         seed: Of the draws.
         progress: Show a bar on a terminal.
 
     Returns:
-        `pseudotime`, `fates` (indexed by the names of the observations), `branch`, `ends`, `deviation`, `agreement`;
-        printed, it says what was found.
+        `pseudotime`, `fates` (indexed by the names of the observations), `branch`, `ends`, `deviation`, `agreement`,
+        `baseline`; printed, it says what was found, which ends the data do not show a transition to, how far the simple
+        order agrees, and which of the two is nearer to a known order.
 
     Raises:
-        InputError: The root or an end is not there, no observation has a group, or draws are negative or a single one.
+        InputError: The root, an end or a stage is not there, a stage is named twice, no observation has a group, or
+            draws are negative or a single one.
     """
     model_and_data(vae, data, draws=draws, seed=seed)
     if draws == 1:
@@ -76,18 +96,17 @@ def trajectory(  # noqa: PLR0913 - a user's door
     rows = everything(observations)
     z = posterior_moments(vae.network, observations, rows).mean
     labels = None if groups is None else levels(data, groups)
-    given = None
-    if ends is not None:
-        if labels is None:
-            raise InputError("expected groups to find the ends in, found none: name the column of obs, groups=...")
-        given = {end: np.flatnonzero(_member(labels, end, str(groups))) for end in listed(ends)}
+    given = None if ends is None else _given(labels, ends, str(groups))
+    stage = None if order is None else _stages(labels, order, str(groups), baseline=baseline)
     samples = posterior_draws(vae.network, observations, rows, Noise(seed), draws)
     start = root_rows(data, z, root)
     maps = passing(itertools.chain([z], samples), 1 + draws, "walking", show=progress)
     found = find(next(maps), start, given=given, labels=labels, draws=maps)
+    with working("walking on principal components", show=progress):
+        simple = _baseline(observations, found, labels, stage, seed) if baseline else None
     said = () if labels is None else left_out(labels, groups)
     fates = found.fates.set_axis(data.obs_names)  # by which other data are told from these
-    return replace(found, fates=fates, said=said)
+    return replace(found, fates=fates, said=said, baseline=simple)
 
 
 def trends(  # noqa: PLR0913 - a user's door
@@ -168,10 +187,14 @@ def write_trajectory(adata: AnnData, found: Trajectory) -> None:
         obs["pseudotime_sd"]              standard deviation over draws      obs["branch_agreement"]  share of draws
         obs["branch"]                     the end committed to, or "trunk"
         obs["term_states_fwd"]            name of the end that absorbs an observation, missing elsewhere (CellRank)
+        obs["term_states_fwd_probs"]      1 there, missing elsewhere         uns["term_states_fwd_colors"]  (CellRank)
         obsm["lineages_fwd"]              fates, columns in the order of those categories (CellRank)
         obsm["fate_probabilities"]        the same with names
-        obsp["connectivities"], obsp["distances"], uns["neighbors"]      the graph (scanpy, CellRank's kernels)
+        obsp["connectivities"], obsp["distances"], uns["neighbors"]      the graph in z (scanpy, CellRank's kernels)
         uns["iroot"]                      the root's row (scanpy)
+
+    CellRank's `Lineage.from_adata` and plots read the fates, `CFLARE.from_adata` the terminal states; its estimators
+    keep fates only where they computed them, from `set_terminal_states(adata.obs["term_states_fwd"])`.
 
     Raises:
         InputError: Other observations than those of the trajectory, or another order of them.
@@ -188,15 +211,68 @@ def write_trajectory(adata: AnnData, found: Trajectory) -> None:
     adata.obs["branch"] = pd.Categorical(found.branch)
     adata.obs["branch_agreement"] = found.agreement
     adata.obs["term_states_fwd"] = pd.Categorical.from_codes(found.absorbing, names)
+    adata.obs["term_states_fwd_probs"] = np.where(found.absorbing >= 0, 1.0, np.nan)
+    adata.uns["term_states_fwd_colors"] = [_hue(i / len(names)) for i in range(len(names))]
     adata.obsm["lineages_fwd"] = fates
     adata.obsm["fate_probabilities"] = found.fates.set_axis(adata.obs_names)
-    adata.obsp["connectivities"] = scipy.sparse.csr_matrix(found.graph.affinity)
-    adata.obsp["distances"] = scipy.sparse.csr_matrix(found.graph.lengths)
-    params = {"n_neighbors": found.graph.k, "method": "gauss", "metric": "euclidean"}
+    adata.obsp["connectivities"] = scipy.sparse.csr_matrix(found.neighbours.affinity)
+    adata.obsp["distances"] = scipy.sparse.csr_matrix(found.neighbours.lengths)
+    params = {"n_neighbors": found.neighbours.k, "method": "gauss", "metric": "euclidean"}
     if "X_vae" in adata.obsm:
         params["use_rep"] = "X_vae"
     adata.uns["neighbors"] = {"connectivities_key": "connectivities", "distances_key": "distances", "params": params}
     adata.uns["iroot"] = int(found.root[0])
+
+
+def _given(labels: Labels | None, ends: Sequence[str] | str, name: str) -> dict[str, Int[np.ndarray, "members"]]:
+    """Rows of the groups that are ends."""
+    if labels is None:
+        raise InputError("expected groups to find the ends in, found none: name the column of obs, groups=...")
+    return {end: np.flatnonzero(_member(labels, end, name)) for end in listed(ends)}
+
+
+def _baseline(
+    observations: Observations, found: Trajectory, labels: np.ndarray | None, stage: np.ndarray | None, seed: int
+) -> Baseline | None:
+    """Diffusion pseudotime on principal components; NaN where the first modality is missing, None where at the root."""
+    rows = observations.carriers(0).cpu().numpy()
+    root = np.flatnonzero(np.isin(rows, found.root))
+    if not len(root):
+        return None
+    scores = linear(observations, COMPONENTS, seed=seed).scores[rows]
+    known = observations.covariates.cpu().numpy()[rows].astype(np.float64)
+    known = np.hstack([np.ones((len(rows), 1)), known])
+    scores = scores - known @ np.linalg.lstsq(known, scores)[0]
+    t = np.full(len(observations), np.nan)
+    t[rows] = diffusion_pseudotime(scores, root)
+    name = f"diffusion pseudotime on {scores.shape[1]} principal components"
+    if known.shape[1] > 1:
+        name += " without the covariates"
+    return compare_orders(found.pseudotime, t, name, labels=labels, stage=stage, seed=seed)
+
+
+def _stages(
+    labels: np.ndarray | None, order: Sequence[str | Sequence[str]], name: str, *, baseline: bool
+) -> Float[np.ndarray, "obs"]:
+    """The known rank of each observation."""
+    if labels is None or not baseline:
+        lacks = "groups, the column of obs that the order is of," if labels is None else "baseline=True"
+        raise InputError(f"expected {lacks} to judge two orders by known stages, found none: give it.")
+    order = listed(order)
+    named = [level for stage in order for level in ([stage] if isinstance(stage, str) else stage)]
+    twice = sorted({level for level in named if named.count(level) > 1})
+    if twice or len(order) < 2:
+        raise InputError(
+            f"expected 2 stages at least, each group in one of them, found {len(order)} and {len(twice)} groups named "
+            f"twice{f' ({first(twice)})' if twice else ''}: put groups that share a stage in a list of their own."
+        )
+    for level in named:
+        _member(labels, level, name)
+    return stage_ranks(labels, [[label(level)] if isinstance(level, str) else [*map(label, level)] for level in order])
+
+
+def _hue(share: float) -> str:
+    return "#" + "".join(f"{round(255 * part):02x}" for part in hsv_to_rgb(share, 0.65, 0.8))
 
 
 def _expect_same(data: AnnData | MuData, found: Trajectory) -> None:

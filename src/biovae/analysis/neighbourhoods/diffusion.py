@@ -49,16 +49,29 @@ def coordinates(w: scipy.sparse.csr_array) -> Float[np.ndarray, "obs components"
     Args:
         w: Affinities, symmetric, connected.
     """
+    walk, degree = symmetric_walk(w)
+    value, vector = slowest(walk, degree, COMPONENTS)
+    value = np.clip(value, 0, LARGEST)
+    return vector * np.sqrt(degree.sum() / degree)[:, None] * (value / (1 - value))
+
+
+def symmetric_walk(w: scipy.sparse.csr_array) -> tuple[scipy.sparse.csr_array, Float[np.ndarray, "obs"]]:
+    """D^-1/2 W D^-1/2 with W the affinity divided by the degrees of both ends, and the degrees D of W."""
     inverse = scipy.sparse.diags_array(1 / w.sum(1))
     w = scipy.sparse.csr_array(inverse @ w @ inverse)
     degree = w.sum(1)
     root = scipy.sparse.diags_array(degree**-0.5)
-    symmetric = scipy.sparse.csr_array(root @ w @ root)
-    count = w.shape[0]
-    if count <= DENSE:
-        value, vector = np.linalg.eigh(symmetric.toarray())
+    return scipy.sparse.csr_array(root @ w @ root), degree
+
+
+def slowest(
+    walk: scipy.sparse.csr_array, degree: Float[np.ndarray, "obs"], components: int
+) -> tuple[Float[np.ndarray, "components"], Float[np.ndarray, "obs components"]]:
+    """The largest eigenvalues of a symmetric walk and their eigenvectors, without the first, which is D^1/2."""
+    count = walk.shape[0]
+    if count <= max(DENSE, components + 1):
+        value, vector = np.linalg.eigh(walk.toarray())
     else:
-        value, vector = eigsh(symmetric, k=COMPONENTS + 1, which="LA", v0=np.sqrt(degree) + 1 / count)
-    order = np.argsort(-value)[1 : COMPONENTS + 1]
-    value, vector = np.clip(value[order], 0, LARGEST), vector[:, order]
-    return vector * np.sqrt(degree.sum() / degree)[:, None] * (value / (1 - value))
+        value, vector = eigsh(walk, k=components + 1, which="LA", v0=np.sqrt(degree) + 1 / count)
+    order = np.argsort(-value)[1 : components + 1]
+    return value[order], vector[:, order]

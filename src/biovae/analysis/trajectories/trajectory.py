@@ -24,11 +24,14 @@ from scipy.sparse.linalg import spsolve_triangular
 from biovae.analysis.neighbourhoods.diffusion import diffused
 from biovae.analysis.neighbourhoods.neighbour_graph import NeighbourGraph, neighbour_graph
 from biovae.analysis.neighbourhoods.neighbours import K
+from biovae.analysis.trajectories.baseline import Baseline
 from biovae.analysis.trajectories.saddles import Ends, drains, find_ends
+from biovae.analysis.trajectories.ways import GAP, Narrowest, emptiest, narrowest, needed
 from biovae.errors import InputError, first
 
 SMALLEST, FEWEST = 0.01, 10  # of the observations, and at least: what lies beyond the saddle of an end
 LIFT = 0.1  # height of an end over its saddle, in units of t
+CERTAIN = 1 - 1e-9
 COMMITTED = 0.5  # of the way from the root's probability of a fate to certainty
 TRUNK = "trunk"
 
@@ -46,9 +49,13 @@ class Trajectory:
             of the way from that of the root to 1.
         ends: A row per end: `observations` (absorbing), `pseudotime` (their median), `fork` (t where it parts from its
             nearest sister; NaN for a single end or given ones), `bridged` (it lies in another piece of the graph than
-            the root), `support` (share of draws in which it is found again; NaN without draws).
+            the root), `support` (share of draws in which it is found again; NaN without draws), `ways` (from
+            the earliest observations, that share none; at most 2 k), `gap` (longest stretch of the way without an
+            observation, as a share of it), `narrowest` (in words, the groups on either side of the cut of the ways;
+            empty where there is none), `shown` (ways and gap are those of a continuum, see `ways.py`).
         absorbing: Number of the end that absorbs an observation; -1 for all others.
-        graph: The neighbour graph.
+        graph: The neighbour graph, its edges as long as diffusion says.
+        neighbours: The same before that: Euclidean lengths, and the affinities of all k nearest.
         root: Rows with t = 0.
         deviation: Standard deviation of t over draws, each brought to the distribution of t; NaN without draws. It is
             the encoder's doubt alone, and says little of where the order is wrong (LOG.md).
@@ -57,6 +64,7 @@ class Trajectory:
         draws: t of each draw, brought to the distribution of t, (draws, obs).
         draw_fates: Fates of each draw, (draws, obs, ends).
         said: Sentences on what was left out.
+        baseline: A simple order of the same observations to compare with, where there is one.
     """
 
     pseudotime: Float[np.ndarray, "obs"]
@@ -65,12 +73,14 @@ class Trajectory:
     ends: pd.DataFrame
     absorbing: Int[np.ndarray, "obs"]
     graph: NeighbourGraph
+    neighbours: NeighbourGraph
     root: Int[np.ndarray, "roots"]
     deviation: Float[np.ndarray, "obs"]
     agreement: Float[np.ndarray, "obs"]
     draws: Float[np.ndarray, "draws obs"]
     draw_fates: Float[np.ndarray, "draws obs ends"]
     said: tuple[str, ...] = ()
+    baseline: Baseline | None = None
 
     def __str__(self) -> str:
         """What was found, and how far to trust it."""
@@ -85,7 +95,21 @@ class Trajectory:
             )
             if unsure:
                 lines.append(f"Found in fewer than half of the draws: {', '.join(unsure)}.")
+        lines += [self._unshown()] * (not self.ends["shown"].all())
+        lines += [] if self.baseline is None else [str(self.baseline)]
         return " ".join([*lines, *self.said])
+
+    def _unshown(self) -> str:
+        """The ends that the data do not show a transition to, and where it would have to be."""
+        said = []
+        for name, end in self.ends[~self.ends["shown"]].iterrows():
+            place = f", narrowest {end['narrowest']}" if end["narrowest"] else ""
+            gap = f", a gap of {end['gap']:.0%} of the way" if end["gap"] > GAP else ""
+            said.append(f"{name} ({end['ways']} separate {'way' if end['ways'] == 1 else 'ways'}{gap}{place})")
+        return (
+            f"The data do not show a transition to: {', '.join(said)}; a continuum of enough observations has "
+            f"{needed(self.graph.k)} separate ways or more, and no gap over {GAP:.0%}."
+        )
 
 
 def pseudotime(graph: NeighbourGraph, root: Int[np.ndarray, "roots"] | int) -> Float[np.ndarray, "obs"]:
@@ -183,22 +207,16 @@ def trajectory(
     doi:10.1126/science.290.5500.2319; fates as absorption of a walk directed by pseudotime, Setty et al. 2019,
     doi:10.1038/s41587-019-0068-4 (Palantir).
     """
-    graph = diffused(neighbour_graph(z, k))
+    neighbours = neighbour_graph(z, k)
+    graph = diffused(neighbours)
     roots = np.atleast_1d(np.asarray(root))
     t = pseudotime(graph, roots)
     ends, forks = _found(graph, t, labels) if given is None else (_given(given, roots, t), None)
     here = _walk(graph, t, roots, ends)
     drawn = [_redo(diffused(neighbour_graph(draw, k)), t, roots, ends) for draw in draws]
-    table = pd.DataFrame(
-        {
-            "observations": [len(rows) for rows in ends.values()],
-            "pseudotime": [np.median(t[rows]) for rows in ends.values()],
-            "fork": np.nan if forks is None else forks,
-            "bridged": [bool((graph.component[rows] != graph.component[roots[0]]).all()) for rows in ends.values()],
-            "support": np.mean([d.again for d in drawn], axis=0) if drawn and given is None else np.nan,
-        },
-        index=pd.Index([*ends], name="end"),
-    )
+    table = _table(graph, here, roots, ends, labels)
+    table.insert(2, "fork", np.nan if forks is None else forks)
+    table.insert(4, "support", np.mean([d.again for d in drawn], axis=0) if drawn and given is None else np.nan)
     nothing = np.full((1, len(t)), np.nan)
     return Trajectory(
         pseudotime=t,
@@ -207,12 +225,38 @@ def trajectory(
         ends=table,
         absorbing=_targets(ends.values(), len(t)),
         graph=graph,
+        neighbours=neighbours,
         root=roots,
         deviation=np.std([d.t for d in drawn] or nothing, axis=0),
         agreement=np.mean([d.code == here.code for d in drawn] or nothing, axis=0),
         draws=np.array([d.t for d in drawn]).reshape(-1, len(t)),
         draw_fates=np.array([d.fates for d in drawn]).reshape(-1, *here.fates.shape),
     )
+
+
+def _table(
+    graph: NeighbourGraph, walked: "_Walked", roots: np.ndarray, ends: Rows, labels: np.ndarray | None
+) -> pd.DataFrame:
+    """A row per end: its size, its place, and whether the data show a way to it."""
+    t, earliest = walked.t, min(2 * graph.k, len(walked.t)) - 1
+    start = np.flatnonzero(t <= np.partition(t, earliest)[earliest])
+    table = []
+    for number, rows in enumerate(ends.values()):
+        middle, found = np.median(t[rows]), narrowest(graph, start, rows)
+        gap = emptiest(t, walked.fates[:, number], roots, float(middle))
+        shown = found.ways >= needed(graph.k, len(start), len(rows)) and gap <= GAP
+        bridged = bool((graph.component[rows] != graph.component[roots[0]]).all())
+        table.append((len(rows), middle, bridged, found.ways, gap, _place(found, labels), shown))
+    columns = ["observations", "pseudotime", "bridged", "ways", "gap", "narrowest", "shown"]
+    return pd.DataFrame(table, index=pd.Index([*ends], name="end"), columns=columns)
+
+
+def _place(found: Narrowest, labels: np.ndarray | None) -> str:
+    """Between which groups it is narrowest."""
+    before, behind = _most(labels, found.before), _most(labels, found.behind)
+    if not (before and behind):
+        return ""
+    return f"within {before}" if before == behind else f"between {before} and {behind}"
 
 
 class _Walked(NamedTuple):
@@ -288,11 +332,15 @@ def _given(ends: Rows, roots: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray
 
 
 def _committed(fates: np.ndarray, roots: np.ndarray) -> Int[np.ndarray, "obs"]:
-    """The number of the likeliest end where its probability is half of the way from the root's to 1; else -1."""
-    start = fates[roots].mean(0)
-    way = (fates - start) / np.maximum(1 - start, np.finfo(np.float64).tiny)
+    """The number of the likeliest end where its probability is half of the way from the root's to 1; else -1.
+
+    To an end that the root itself is certain of is committed whoever is.
+    """
     if fates.shape[1] == 1:
         return np.zeros(len(fates), dtype=np.int64)
+    start = fates[roots].mean(0)
+    free = start < CERTAIN
+    way = np.where(free, (fates - start) / np.where(free, 1 - start, 1), fates >= CERTAIN)
     return np.where(way.max(1) >= COMMITTED, way.argmax(1), -1)
 
 

@@ -62,7 +62,8 @@ def trends(
         y: Values, on a scale on which means make sense.
         features: Names of the columns.
         found: Of the same observations, in the same order.
-        bounds: The least and the largest value that y can have; curves and intervals keep to them.
+        bounds: The least and the largest value that y can have; curves and intervals keep to them, and to the
+            values that each feature was seen to have: beside a gap they would run off.
         seed: Of the random weights.
 
     Returns:
@@ -75,10 +76,11 @@ def trends(
     """
     _expect_shape(y, features, found)
     rng = np.random.default_rng(seed)
+    least, most = _range(y, bounds)
     frames = []
     for number, name in enumerate(found.ends.index):
         places, curves = _curves(y, found, number, rng)
-        mean, lower, upper = np.clip(curves, *bounds)
+        mean, lower, upper = np.clip(curves, least, most)
         columns = [name, np.repeat(features, POINTS), np.tile(places, len(features)), mean.T.ravel()]
         columns += [lower.T.ravel(), upper.T.ravel()]
         frames.append(pd.DataFrame(dict(zip(COLUMNS, columns, strict=True))))
@@ -150,6 +152,17 @@ def most_changing(
             best = np.maximum(best, np.where(enough, explained, 0))
     order = np.argsort(-best, kind="stable")[:count]
     return [str(features[i]) for i in order if best[i] > 0]
+
+
+def _range(
+    y: scipy.sparse.csr_array | np.ndarray, bounds: tuple[float, float]
+) -> tuple[Float[np.ndarray, "features"], Float[np.ndarray, "features"]]:
+    """The least and the largest value of each feature, within the bounds."""
+    if scipy.sparse.issparse(y):
+        least, most = (np.asarray(extreme.todense()).ravel() for extreme in (y.min(axis=0), y.max(axis=0)))
+    else:
+        least, most = np.min(y, axis=0), np.max(y, axis=0)
+    return np.clip(least, *bounds), np.clip(most, *bounds)
 
 
 def _expect_shape(y: scipy.sparse.csr_array | np.ndarray, features: Sequence[str], found: Trajectory) -> None:

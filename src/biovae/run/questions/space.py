@@ -45,6 +45,7 @@ def trajectory(  # noqa: PLR0913 - the options of a command
     root: Sequence[str],
     groups: str | None = None,
     ends: Sequence[str] | None = None,
+    order: Sequence[Sequence[str]] | None = None,
     features: Sequence[str] | None = None,
     draws: int = 20,
 ) -> Answer:
@@ -52,7 +53,7 @@ def trajectory(  # noqa: PLR0913 - the options of a command
     start = root_of(data, root)
     if groups is None and isinstance(start, Mapping):
         groups = next(iter(start))
-    found = tl.trajectory(vae, data, start, groups=groups, ends=ends or None, draws=draws)
+    found = tl.trajectory(vae, data, start, groups=groups, ends=ends or None, order=order or None, draws=draws)
     curves = tl.trends(vae, data, found, features)
     said = [str(found)]
     if isinstance(data, AnnData) and all(layer in data.layers for layer in LAYERS):
@@ -74,11 +75,16 @@ def trajectory(  # noqa: PLR0913 - the options of a command
             "branch_agreement": found.agreement,
         }
     )
+    simple = found.baseline
+    if simple is not None:
+        table["diffusion_pseudotime"] = simple.pseudotime
     fates = found.fates.add_prefix("fate ").set_axis(table.index)
     tables = {
         "trajectory": observed(pd.concat([table, fates], axis=1), data),
         "ends": found.ends.reset_index(),
         "trends": curves,
     }
+    if simple is not None:
+        tables |= {"baseline": simple.scores.rename_axis("score").reset_index(), "groups": simple.groups.reset_index()}
     pictures = {"trajectory": pl.trajectory(where, found, kind=kind), "trends": axes[0]}
     return Answer("\n".join(said), tables, pictures)
