@@ -58,6 +58,26 @@ def test_a_lone_outlier_is_no_corner():
     assert np.linalg.norm(alone.positions - 40.0, axis=1).min() < 10
 
 
+def test_who_is_hardly_known_takes_no_corner():
+    """A tenth lies far out, thirty times less sure than the others."""
+    z, true = mixtures(noise=0.1, corners=3, seed=1)[:2]
+    rng = np.random.default_rng(0)
+    far, variance = rng.random(len(z)) < 0.1, np.full(z.shape, 0.1)
+    z[far] += 12 * np.eye(z.shape[1])[0] + 3 * rng.standard_normal((far.sum(), z.shape[1]))
+    variance[far] = 30.0
+
+    def weakest(found):
+        r = np.corrcoef(found.weights[~far].T, true[~far].T)[:3, 3:]
+        return r[linear_sum_assignment(-r)].min()
+
+    assert weakest(archetypes(z, 3)) < 0.5
+    assert weakest(archetypes(z, 3, variance=variance)) > 0.9
+    alike = archetypes(z, 3, variance=np.full(z.shape, 7.0))
+    np.testing.assert_allclose(alike.weights, archetypes(z, 3).weights, atol=1e-6)
+    with pytest.raises(InputError, match="variance above 0"):
+        archetypes(z, 3, variance=-variance)
+
+
 def test_shares_are_those_of_the_nearest_mixture():
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     outside = np.array([[2.0, 2.0], [0.2, 0.3], [-1.0, -5.0]])

@@ -102,19 +102,25 @@ def archetypes(  # noqa: PLR0913 - a user's door
     whole(2, count=count)
     observations, names = vae.observe(data).observations, [f"archetype {i + 1}" for i in range(count)]
     rows = everything(observations)
-    z = posterior_moments(vae.network, observations, rows).mean
+    moments = posterior_moments(vae.network, observations, rows)
+    z = moments.mean
     with working("clustering", show=progress):
         labels = leiden(z, seed=seed) if groups is None else levels(data, groups)
     samples = posterior_draws(vae.network, observations, rows, Noise(seed), draws)
     maps = passing(itertools.chain([z], samples), 1 + draws, "finding corners", show=progress)
-    found = find(next(maps), count, maps, seed)
+    found = find(next(maps), count, maps, seed, variance=moments.variance)
     profiles = pd.DataFrame(decoder(vae, modality)(found.positions), names, vae.features(modality))
     held = pd.DataFrame(found.weights, columns=names).groupby(labels).mean()
     markers = _markers(profiles, counts=support_of(vae, modality) is Support.COUNTS)
     others = passing(vae.members[1:], len(vae.members) - 1, "other fits", show=progress)
-    again = [found_again(found.weights, find(fit.embed(data), count, (), seed).weights) for fit in others]
+    again = [found_again(found.weights, _of(fit, data, count, seed)) for fit in others]
     said = () if groups is None else left_out(labels, groups)
     return Corners(found, profiles, markers, held, pd.DataFrame(again, columns=names) if again else None, said)
+
+
+def _of(vae: VAE, data: AnnData | MuData, count: int, seed: int) -> np.ndarray:
+    moments = vae.moments(data)
+    return find(moments.mean, count, (), seed, variance=moments.variance).weights
 
 
 def _markers(profiles: pd.DataFrame, *, counts: bool) -> pd.DataFrame:

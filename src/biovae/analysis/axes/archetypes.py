@@ -5,10 +5,14 @@
     X = S Z, the archetypes, inside the cloud or on its edge       (archetypes, latent)
     A   shares of archetypes in an observation, rows sum to 1      (obs, archetypes)
 
-    min over A, S of |Z - A X|^2
+    v   variances of the posteriors, mean over dimensions          (obs,)
+    w = 1 / (v + median of v), what an observation counts; 1 where v is not known
+
+    min over A, S of sum_i w_i |z_i - a_i X|^2
 
 Where cells are mixtures of a few pure states the archetypes are those states; where they are not, no weight means much:
-look at what is left unexplained. Corners are sought among means of neighbourhoods, since a lone outlier is none. Both
+look at what is left unexplained. Corners are sought among means of neighbourhoods, since a lone outlier is none. Those
+of whom few counts are known lie far out, and are not sure to: unweighted they take a corner from the states. Both
 factors move down their gradients with momentum and are put back on the simplex.
 
 Source: Cutler and Breiman 1994, doi:10.1080/00401706.1994.10485840; Mørup and Hansen 2012,
@@ -71,6 +75,7 @@ def archetypes(
     draws: Iterable[Float[np.ndarray, "obs latent"]] = (),
     seed: int = 0,
     *,
+    variance: Float[np.ndarray, "obs latent"] | None = None,
     neighbours: int = NEIGHBOURS,
 ) -> Archetypes:
     """Find the corners between which observations lie, and how much of each is in every observation.
@@ -80,12 +85,15 @@ def archetypes(
         count: How many archetypes.
         draws: Samples of z, for the doubt about weights.
         seed: Of the start, and of the observations that archetypes are made of, above 2,000.
+        variance: Of the posteriors: who is less sure counts less. None counts all alike.
         neighbours: Corners are sought among means of so many neighbours; 1 takes observations as they are.
 
     Raises:
-        InputError: Fewer than two archetypes, or as many as observations.
+        InputError: Fewer than two archetypes, or as many as observations; variances that are not those of z, or not
+            above 0.
     """
     z = finite(z)
+    w = _counted(z, variance)
     if not 2 <= count < len(z):
         raise InputError(f"expected 2 archetypes or more, and fewer than observations ({len(z):,}), found {count}.")
     rng = np.random.default_rng(seed)
@@ -93,20 +101,41 @@ def archetypes(
     near = np.arange(len(rows))[:, None]
     if neighbours > 1:
         near = np.column_stack([near, nearest(z[rows], neighbours - 1)[0]])
-    smooth = z[rows][near].mean(1)
-    starts = [_at(_furthest(smooth, count, first), len(rows)) for first in rng.integers(len(rows), size=STARTS)]
-    best, _ = min((_corners(smooth, start, TRIED) for start in starts), key=lambda found: found[1])
-    s, _ = _corners(smooth, best)
+    w = w[rows][near]
+    smooth, own = _smooth(z[rows], near, w), w.mean(1)
+    starts = [_at(_furthest(smooth, count, first, own), len(rows)) for first in rng.integers(len(rows), size=STARTS)]
+    best, _ = min((_corners(smooth, start, own, TRIED) for start in starts), key=lambda found: found[1])
+    s, _ = _corners(smooth, best, own)
     weights = shares(z, s @ smooth)
     order = np.argsort(-weights.mean(0), kind="stable")
     positions, weights, s = s[order] @ smooth, weights[:, order], s[order]
     again = []
     for draw in draws:
-        smooth = draw[rows][near].mean(1)
-        again.append(shares(draw, _corners(smooth, s)[0] @ smooth))
+        smooth = _smooth(draw[rows], near, w)
+        again.append(shares(draw, _corners(smooth, s, own)[0] @ smooth))
     rest = np.square(z - weights @ positions).sum() / max(np.square(z - z.mean(0)).sum(), np.finfo(np.float64).tiny)
     deviation = np.std(again, axis=0) if again else np.full(weights.shape, np.nan)
     return Archetypes(positions, weights, deviation, float(1 - rest), cdist(positions, z).argmin(1))
+
+
+def _counted(z: np.ndarray, variance: np.ndarray | None) -> Float[np.ndarray, "obs"]:
+    """w, of mean 1."""
+    if variance is None:
+        return np.ones(len(z))
+    v = np.asarray(variance, dtype=np.float64)
+    if v.shape != z.shape or not (np.isfinite(v) & (v > 0)).all():
+        raise InputError(
+            f"expected a variance above 0 for each of {z.shape} positions, found {v.shape} with smallest "
+            f"{v.min(initial=np.inf):g}: pass those of vae.moments(adata), or none."
+        )
+    mean = v.mean(1)
+    w = 1 / (mean + np.median(mean))
+    return w / w.mean()
+
+
+def _smooth(z: np.ndarray, near: np.ndarray, w: np.ndarray) -> Float[np.ndarray, "obs latent"]:
+    """Means of neighbourhoods, the surer neighbours counting more."""
+    return np.einsum("nk,nkl->nl", w, z[near]) / w.sum(1, keepdims=True)
 
 
 def found_again(
@@ -141,15 +170,17 @@ def _at(rows: np.ndarray, size: int) -> np.ndarray:
     return s
 
 
-def _corners(z: np.ndarray, s: np.ndarray, rounds: int = ROUNDS) -> tuple[Float[np.ndarray, "archetypes obs"], float]:
+def _corners(
+    z: np.ndarray, s: np.ndarray, w: np.ndarray, rounds: int = ROUNDS
+) -> tuple[Float[np.ndarray, "archetypes obs"], float]:
     """S, from one to start with, and the squares that it leaves."""
     z = np.asarray(z, dtype=np.float64)
-    z = z - z.mean(0)
+    z = z - np.average(z, axis=0, weights=w)
     a, before, left = np.full((len(z), len(s)), 1 / len(s)), np.inf, np.inf
     for _ in range(rounds):
         a = _descend(a, *_slope_of_a(z, s @ z), STEPS)
-        s = _descend(s, *_slope_of_s(z, a), STEPS)
-        left = float(np.square(z - a @ (s @ z)).sum())
+        s = _descend(s, *_slope_of_s(z, a, w), STEPS)
+        left = float(w @ np.square(z - a @ (s @ z)).sum(1))
         if before - left < SETTLED * before:
             break
         before = left
@@ -162,9 +193,9 @@ def _slope_of_a(z: np.ndarray, x: np.ndarray) -> tuple[Slope, float]:
     return lambda a: a @ inner - target, float(np.linalg.norm(inner, 2))
 
 
-def _slope_of_s(z: np.ndarray, a: np.ndarray) -> tuple[Slope, float]:
-    """A' (A S Z - Z) Z', and its steepest change."""
-    inner, target = a.T @ a, a.T @ z
+def _slope_of_s(z: np.ndarray, a: np.ndarray, w: np.ndarray) -> tuple[Slope, float]:
+    """A' W (A S Z - Z) Z', and its steepest change."""
+    inner, target = (a.T * w) @ a, (a.T * w) @ z
     return lambda s: (inner @ (s @ z) - target) @ z.T, float(np.linalg.norm(inner, 2) * np.linalg.norm(z, 2) ** 2)
 
 
@@ -194,13 +225,18 @@ def _simplex(v: Float[np.ndarray, "rows parts"]) -> Float[np.ndarray, "rows part
     return np.maximum(v - over[np.arange(len(v)), last][:, None], 0)
 
 
-def _furthest(z: np.ndarray, count: int, first: int) -> Int[np.ndarray, "archetypes"]:
+def _furthest(z: np.ndarray, count: int, first: int, w: np.ndarray) -> Int[np.ndarray, "archetypes"]:
     """Observations far from each other: each next one has the largest sum of distances; the first is given up."""
-    chosen, total = [first], np.linalg.norm(z - z[first], axis=1)
+    counted = np.sqrt(w)  # as in the squares that are left
+
+    def apart(row: int) -> np.ndarray:
+        return counted * np.linalg.norm(z - z[row], axis=1)
+
+    chosen, total = [first], apart(first)
     for turn in range(count):
         if turn == count - 1:
-            total = total - np.linalg.norm(z - z[chosen.pop(0)], axis=1)
+            total = total - apart(chosen.pop(0))
         free = np.where(np.isin(np.arange(len(z)), chosen), -np.inf, total)
         chosen.append(int(free.argmax()))
-        total = total + np.linalg.norm(z - z[chosen[-1]], axis=1)
+        total = total + apart(chosen[-1])
     return np.array(chosen)
