@@ -132,6 +132,25 @@ def test_ends_are_peaks_that_stand_over_their_saddle():
     assert find_ends(graph, t, smallest=4, lift=0.1).forks == ()
 
 
+def test_one_edge_between_two_branches_moves_no_fork():
+    """Two arms of 40 from a common stem, every third neighbour joined, and one edge across near the tips."""
+    stem, arm = np.arange(40), np.arange(40)
+    t = np.concatenate([stem / 80, 0.5 + (arm + 1) / 80, 0.5 + (arm + 1) / 80 - 1e-3])
+    ways = [np.arange(80), np.concatenate([stem, np.arange(80, 120)])]
+    pairs = {(int(way[i]), int(way[j])) for way in ways for i in range(80) for j in range(i + 1, min(i + 4, 80))}
+    row, column = np.array(sorted(pairs | {(75, 115)})).T
+    graph = scipy.sparse.csr_array((np.ones(len(row)), (row, column)), shape=(120, 120))
+    graph = scipy.sparse.csr_array(graph + graph.T)
+    assert find_ends(graph, t, smallest=5, lift=0.1).forks == ()
+    (fork,) = find_ends(graph, t, smallest=5, lift=0.1, shared=0.15).forks
+    assert fork.level == pytest.approx(0.5, abs=0.05)
+    lone = graph.tolil()
+    lone[80:, :80] = lone[:80, 80:] = 0  # the second arm is held by the one edge alone
+    lone[75, 115] = lone[115, 75] = 1
+    (fork,) = find_ends(scipy.sparse.csr_array(lone), t, smallest=4, lift=0.04, shared=0.15).forks
+    assert fork.level == t[[75, 115]].min()
+
+
 def test_a_small_peak_drains_over_its_saddle():
     graph, t = chain([0, 0.2, 0.5, 0.9, 0.4, 0.7, 1.0, 0.95], [(0, 1), (1, 2), (2, 3), (1, 4), (4, 5), (5, 6), (5, 7)])
     absorbing = np.isin(np.arange(8), [3])

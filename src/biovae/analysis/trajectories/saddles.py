@@ -7,7 +7,13 @@ Going down from the highest value, each peak begins a region, and regions meet a
 enough over its saddle, in a region large enough, is an end; a smaller one is noise, and drains over its saddle into the
 region that it meets. Everything happens on the spanning tree of the highest saddles: no other edge joins regions.
 
-Source: Edelsbrunner, Letscher and Zomorodian 2002, doi:10.1007/s00454-002-2885-2 (persistence of peaks).
+    J       share of the neighbours of two observations, themselves included, that both have, of each edge
+
+One edge across is enough to join two branches, and in a graph of nearest neighbours there are some. Those who share
+hardly a neighbour are therefore joined last, after all paths of others.
+
+Source: Edelsbrunner, Letscher and Zomorodian 2002, doi:10.1007/s00454-002-2885-2 (persistence of peaks);
+Jarvis and Patrick 1973, doi:10.1109/T-C.1973.223640 (shared neighbours).
 """
 
 from collections.abc import Iterator
@@ -17,6 +23,8 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+
+EDGES = 2**17  # whose neighbours are compared at once
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,9 @@ class _Regions:
         self.size[keeps] += self.size[goes]
 
 
-def find_ends(graph: scipy.sparse.csr_array, t: Float[np.ndarray, "obs"], smallest: int, lift: float) -> Ends:
+def find_ends(
+    graph: scipy.sparse.csr_array, t: Float[np.ndarray, "obs"], smallest: int, lift: float, shared: float = 0.0
+) -> Ends:
     """The peaks of t that stand at least `lift` above their saddle, in a region of at least `smallest` observations.
 
     Where no two such peaks are, the one end is everything.
@@ -66,12 +76,16 @@ def find_ends(graph: scipy.sparse.csr_array, t: Float[np.ndarray, "obs"], smalle
         t: Values.
         smallest: Observations above the saddle.
         lift: Height over the saddle, in the units of t.
+        shared: Edges of a smaller J join last, and hold no region together.
     """
+    loose = _loose(graph, shared)
+    firm = scipy.sparse.csr_array(graph - loose) if loose.nnz else graph
+    firm.eliminate_zeros()
     regions, time = _Regions(len(t)), t.tolist()
     tops: list[tuple[int, float]] = []  # a peak and its saddle
     forks: list[Fork] = []
     found: dict[int, tuple[int, ...]] = {}  # ends, by region
-    for i, j, level in _meetings(graph, t):
+    for i, j, level in _meetings(graph, t, loose):
         a, b = regions.find(i), regions.find(j)
         if all(c in found or (regions.size[c] >= smallest and time[regions.peak[c]] - level >= lift) for c in (a, b)):
             for c in (a, b):
@@ -85,7 +99,7 @@ def find_ends(graph: scipy.sparse.csr_array, t: Float[np.ndarray, "obs"], smalle
             found[keeps] = together
     if not tops:
         return Ends((np.arange(len(t)),), ())
-    return Ends(tuple(_above(graph, t, peak, level) for peak, level in tops), tuple(forks))
+    return Ends(tuple(_above(firm, t, peak, level) for peak, level in tops), tuple(forks))
 
 
 def drains(
@@ -109,11 +123,32 @@ def drains(
     return beyond
 
 
-def _meetings(graph: scipy.sparse.csr_array, t: np.ndarray) -> Iterator[tuple[int, int, float]]:
-    """Edges of the spanning tree of the highest saddles, highest first, each with its level."""
+def _loose(graph: scipy.sparse.csr_array, shared: float) -> scipy.sparse.csr_array:
+    """The edges whose J is smaller, both ways."""
+    edges = scipy.sparse.coo_array(scipy.sparse.triu(graph, k=1))
+    row, column, value = edges.row, edges.col, edges.data
+    near = scipy.sparse.csr_array((np.ones(graph.nnz), graph.indices, graph.indptr), shape=graph.shape)
+    near = scipy.sparse.csr_array(near + scipy.sparse.eye_array(graph.shape[0]))
+    size, few = near.sum(1), np.zeros(len(row), dtype=bool)
+    for start in range(0, len(row) if shared > 0 else 0, EDGES):
+        i, j = row[start : start + EDGES], column[start : start + EDGES]
+        both = near[i].multiply(near[j]).sum(1)
+        few[start : start + EDGES] = both < shared * (size[i] + size[j] - both)
+    half = scipy.sparse.csr_array((value[few], (row[few], column[few])), shape=graph.shape)
+    return scipy.sparse.csr_array(half + half.T)
+
+
+def _meetings(
+    graph: scipy.sparse.csr_array, t: np.ndarray, loose: scipy.sparse.csr_array | None = None
+) -> Iterator[tuple[int, int, float]]:
+    """Edges of the spanning tree of the highest saddles, highest first, each with its level; loose ones come last."""
     edges = scipy.sparse.coo_array(graph)
     level = np.minimum(t[edges.row], t[edges.col])
     cost = scipy.sparse.csr_array((t.max() + 1 - level, (edges.row, edges.col)), shape=graph.shape)
+    if loose is not None and loose.nnz:
+        late = loose.copy()
+        late.data[:] = np.ptp(t) + 1
+        cost = scipy.sparse.csr_array(cost + late)
     tree = scipy.sparse.coo_array(minimum_spanning_tree(cost))
     order = np.argsort(tree.data, kind="stable")
     one, other = tree.row[order], tree.col[order]

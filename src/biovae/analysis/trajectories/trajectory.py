@@ -30,6 +30,7 @@ from biovae.analysis.trajectories.ways import GAP, Narrowest, emptiest, narrowes
 from biovae.errors import InputError, first
 
 SMALLEST, FEWEST = 0.01, 10  # of the observations, and at least: what lies beyond the saddle of an end
+SHARED = 0.15  # of the neighbours of two observations, below which an edge between them is no way
 LIFT = 0.1  # height of an end over its saddle, in units of t
 CERTAIN = 1 - 1e-9
 COMMITTED = 0.5  # of the way from the root's probability of a fate to certainty
@@ -287,7 +288,7 @@ def _redo(graph: NeighbourGraph, t: np.ndarray, roots: np.ndarray, ends: Rows) -
 
 
 def _ends(graph: NeighbourGraph, t: np.ndarray) -> Ends:
-    return find_ends(graph.affinity, t, max(FEWEST, int(SMALLEST * len(t))), LIFT)
+    return find_ends(graph.affinity, t, max(FEWEST, int(SMALLEST * len(t))), LIFT, SHARED)
 
 
 def _found(
