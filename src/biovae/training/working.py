@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 PATIENCE, EVERY = 2.0, 10.0  # seconds without a word, and between words
+_speaking: list[threading.Event] = []  # each inside the one before
 
 
 @contextmanager
@@ -41,13 +42,18 @@ def _bar(what: str) -> Iterator[None]:
 
 @contextmanager
 def speaking(say: Callable[[], str], first: float, every: float) -> Iterator[None]:
-    """Write what there is to say after so many seconds, and again every so many, while the work inside goes on."""
+    """Write what there is to say after so many seconds, and again every so many, while the work inside goes on.
+
+    Of several, one inside the other, the innermost speaks.
+    """
     done = threading.Event()
+    _speaking.append(done)
 
     def speak() -> None:
         wait = first
         while not done.wait(wait):
-            print(say(), file=sys.stderr, flush=True)
+            if done is _speaking[-1]:
+                print(say(), file=sys.stderr, flush=True)
             wait = every
 
     speaker = threading.Thread(target=speak, daemon=True)
@@ -57,3 +63,4 @@ def speaking(say: Callable[[], str], first: float, every: float) -> Iterator[Non
     finally:
         done.set()
         speaker.join()
+        _speaking.remove(done)
