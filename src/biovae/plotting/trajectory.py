@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from biovae.errors import InputError, closest
-from biovae.plotting.canvas import INK, NORMAL, PAPER, dress, key, new_axes, plain
+from biovae.plotting.canvas import INK, NORMAL, PAPER, SMALL, dress, key, new_axes, plain
 from biovae.plotting.coordinates import UMAP_NAME
 from biovae.plotting.labels import place_labels
 from biovae.plotting.latent import points
@@ -23,6 +23,7 @@ STOPS = 40  # along a branch
 WIDTH = 0.04  # of the window that a branch is averaged in, in units of pseudotime
 SHORT = 9  # letters of a name of which three fit side by side
 ROW = 14  # points that a row of the legend takes
+LINES: dict[bool, Any] = {True: "-", False: (0, (2.2, 1.4))}  # of a transition that is shown, and of one that is not
 NEEDED = ("branch", "feature", "pseudotime", "mean", "lower", "upper")
 
 
@@ -54,7 +55,7 @@ def trajectory(
     colors = palette(min(len(found.ends), 30))
     places = np.array([np.median(coordinates[found.absorbing == n], axis=0) for n in range(len(found.ends))])
     for number, end in enumerate(found.ends.itertuples()):
-        color, dashes = colors[number % len(colors)], "-" if end.shown else (0, (2.2, 1.4))
+        color, dashes = colors[number % len(colors)], LINES[bool(end.shown)]
         if not end.bridged:
             path = _path(coordinates, found, number)
             ax.plot(*path.T, color=PAPER, linewidth=3.6, solid_capstyle="round")
@@ -65,7 +66,23 @@ def trajectory(
     ax.autoscale_view()
     ax.apply_aspect()
     place_labels(ax, places[:, 0], places[:, 1], [plain(name, 18) for name in found.ends.index])
+    _lines(ax, found)
     return ax
+
+
+def _lines(ax: Axes, found: Trajectory) -> None:
+    """What the lines and the root are, below the axes: the title stands above."""
+    from matplotlib.lines import Line2D
+
+    drawn = found.ends[~found.ends["bridged"]]["shown"]
+    handles = [Line2D([], [], marker="o", color=PAPER, markeredgecolor=INK, markersize=6, linestyle="", label="root")]
+    for shown, said in ((True, "branch"), (False, "a transition that the data do not show")):
+        if (drawn == shown).any():
+            handles.append(Line2D([], [], color=INK, linewidth=1.4, linestyle=LINES[shown], label=said))
+    ax.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(0, -0.1), ncols=3, frameon=False, fontsize=SMALL,
+        labelcolor=INK, borderaxespad=0.3, handlelength=2.4, columnspacing=1.4, handletextpad=0.5,
+    )  # fmt: skip
 
 
 def trends(
