@@ -62,7 +62,7 @@ def library(
     excuse = (
         f"Neighbours in z are sorted by depth, but so are those of PCA of depth-normalised values (R2 {known:.2f}): "
         "depth changes what is measured here. Look for damaged observations, contamination, or large cells as a state. "
-        "If all of it is technical, the log of the totals as a covariate takes a part out of z, and costs some of the fit."
+        "If all of it is technical, log totals as a covariate take a part out of z, and cost some of the fit."
     )
     return replace(line, state=State.LOOK, advice=excuse)
 
