@@ -80,9 +80,9 @@ def _ask(request: list[Any]) -> bool:
 
 @cache
 def _helper() -> subprocess.Popen[bytes]:
-    search = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    search = os.pathsep.join(path or os.getcwd() for path in sys.path)  # -P: and nothing that lies about
     helper = subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import serve; serve()"],
+        [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
