@@ -9,7 +9,7 @@ what it would be if they were independent, n p_g p_h.
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 COMMON = 0.03  # share of observations in which a feature must be seen
 WIDEST = 1000  # features that are paired
@@ -46,3 +46,10 @@ def exclusive_pairs(
     first, second = np.nonzero(np.triu((together < ratio * chance) & (below > SURE), k=1))
     order = np.argsort(-below[first, second], kind="stable")[:pairs]
     return np.column_stack([kept[first[order]], kept[second[order]]])
+
+
+def together(
+    chance: Float[np.ndarray, "points features"], pairs: Int[np.ndarray, "pairs 2"]
+) -> Float[np.ndarray, "points"]:
+    """Mean over pairs of the chance to see both, of the chances to see each."""
+    return np.array([(row[pairs[:, 0]] * row[pairs[:, 1]]).mean() for row in chance])

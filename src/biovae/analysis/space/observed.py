@@ -17,13 +17,12 @@ Source: Bartlett 1947, doi:10.2307/3001536 (the scales of f, on which noise is a
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from biovae.analysis.space.exclusion import exclusive_pairs
 from biovae.errors import InputError
 
 Matrix: TypeAlias = scipy.sparse.sparray | scipy.sparse.spmatrix | np.ndarray
@@ -37,13 +36,11 @@ UNIT = 1000  # counts that misfit is told per
 class Observed(Protocol):
     """Values of one kind."""
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Observations and features."""
+    detected: ClassVar[bool]  # a feature is seen in an observation or it is not
 
     @property
-    def pairs(self) -> Int[np.ndarray, "pairs 2"]:
-        """Features that exclude each other."""
+    def x(self) -> Any:
+        """(obs, features)."""
 
     def nats(self, chosen: Chosen, mean: Float[np.ndarray, "points features"]) -> Float[np.ndarray, "points"]:
         """Log-likelihood of the chosen observations together under each point's mean, up to what the mean is not in."""
@@ -54,8 +51,8 @@ class Observed(Protocol):
     def scaled(self, mean: Float[np.ndarray, "points features"]) -> Float[np.ndarray, "points features"]:
         """f, in standard deviations of the measurement."""
 
-    def together(self, mean: Float[np.ndarray, "points features"]) -> Float[np.ndarray, "points"]:
-        """Mean chance to see both features of a pair."""
+    def chance(self, mean: Float[np.ndarray, "points features"]) -> Float[np.ndarray, "points features"]:
+        """Chance to see each feature, where `detected`."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +67,13 @@ class Counts:
     """
 
     x: Matrix
+    detected: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         x = scipy.sparse.csr_array(self.x)
         if x.nnz and x.data.min() < 0:
             raise InputError(f"expected counts of at least 0, found {x.data.min():g}: name values that are no counts.")
         object.__setattr__(self, "x", x)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Observations and features."""
-        return self.x.shape
-
-    @cached_property
-    def pairs(self) -> Int[np.ndarray, "pairs 2"]:
-        """Features that exclude each other."""
-        return exclusive_pairs(self.x)
 
     @cached_property
     def exposure(self) -> float:
@@ -104,9 +92,9 @@ class Counts:
         """See `Observed`."""
         return 2 * np.sqrt(self.exposure * shares(mean))
 
-    def together(self, mean: np.ndarray) -> np.ndarray:
+    def chance(self, mean: np.ndarray) -> np.ndarray:
         """See `Observed`."""
-        return _both(-np.expm1(-self.exposure * shares(mean)), self.pairs)
+        return -np.expm1(-self.exposure * shares(mean))
 
 
 @dataclass(frozen=True)
@@ -118,19 +106,10 @@ class Binary:
     """
 
     x: Matrix
+    detected: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", scipy.sparse.csr_array(self.x))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Observations and features."""
-        return self.x.shape
-
-    @cached_property
-    def pairs(self) -> Int[np.ndarray, "pairs 2"]:
-        """Features that exclude each other."""
-        return exclusive_pairs(self.x)
 
     def nats(self, chosen: Chosen, mean: np.ndarray) -> np.ndarray:
         """See `Observed`."""
@@ -146,9 +125,9 @@ class Binary:
         """See `Observed`."""
         return 2 * np.arcsin(np.sqrt(np.clip(mean, 0, 1)))
 
-    def together(self, mean: np.ndarray) -> np.ndarray:
+    def chance(self, mean: np.ndarray) -> np.ndarray:
         """See `Observed`."""
-        return _both(np.clip(mean, 0, 1), self.pairs)
+        return np.clip(mean, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -162,16 +141,7 @@ class Reals:
 
     x: Float[np.ndarray, "obs features"]
     noise: Float[np.ndarray, "features"]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Observations and features."""
-        return self.x.shape
-
-    @property
-    def pairs(self) -> Int[np.ndarray, "pairs 2"]:
-        """None: a real value is not seen or unseen."""
-        return np.empty((0, 2), dtype=np.int64)
+    detected: ClassVar[bool] = False
 
     @cached_property
     def _standard(self) -> np.ndarray:
@@ -195,23 +165,15 @@ class Reals:
     def _middle(self) -> np.ndarray:
         return np.asarray(self.x, dtype=np.float64).mean(0)
 
-    def together(self, mean: np.ndarray) -> np.ndarray:
-        """See `Observed`."""
-        return np.zeros(len(mean))
+    def chance(self, mean: np.ndarray) -> np.ndarray:
+        """Of no feature: a real value is not seen or unseen."""
+        return np.zeros_like(mean)
 
 
 def shares(mean: Float[np.ndarray, "points features"]) -> Float[np.ndarray, "points features"]:
     """Means divided by their sum."""
     mean = np.maximum(np.asarray(mean, dtype=np.float64), 0)
     return mean / np.maximum(mean.sum(1, keepdims=True), np.finfo(np.float64).tiny)
-
-
-def _both(
-    chance: Float[np.ndarray, "points features"], pairs: Int[np.ndarray, "pairs 2"]
-) -> Float[np.ndarray, "points"]:
-    if not len(pairs):
-        return np.zeros(len(chance))
-    return np.array([(row[pairs[:, 0]] * row[pairs[:, 1]]).mean() for row in chance])
 
 
 def _number(chosen: Chosen) -> Float[np.ndarray, "points"]:

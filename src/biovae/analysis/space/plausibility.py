@@ -42,6 +42,7 @@ from jaxtyping import Float, Int
 from biovae.analysis.limits import limits
 from biovae.analysis.neighbourhoods.search import Search
 from biovae.analysis.space.density import Density, tail
+from biovae.analysis.space.exclusion import exclusive_pairs, together
 from biovae.analysis.space.observed import FLOOR, Observed
 from biovae.errors import InputError
 
@@ -71,6 +72,7 @@ class Judge:
         q: The density.
         observed: The observations of q.
         decoder: Whose answers are judged.
+        pairs: Features that exclude each other, (pairs, 2).
         others: Decoders that the training set cannot tell from it.
         doubt: z to the decoder's uncertainty; None takes that over `others`, if there are any.
         real: The parts at real observations, a row each.
@@ -80,6 +82,7 @@ class Judge:
     q: Density
     observed: Observed
     decoder: Decoder
+    pairs: Int[np.ndarray, "pairs 2"]
     others: Sequence[Decoder]
     doubt: Doubt | None
     real: pd.DataFrame
@@ -157,9 +160,10 @@ class Judge:
             rows = slice(start, start + ROWS)
             mean = np.asarray(decoder.decode(z[rows]), dtype=np.float64)
             gain[rows] += self.observed.nats(near[rows], mean)
-            clash[rows] = np.log(self.observed.together(mean) + FLOOR)
+            if len(self.pairs):
+                clash[rows] = np.log(together(self.observed.chance(mean), self.pairs) + FLOOR)
         found["misfit"] = -gain / self.observed.units(near)
-        return found | ({"clash": clash} if len(self.observed.pairs) else {})
+        return found | ({"clash": clash} if len(self.pairs) else {})
 
     def _own(self, decoder: Decoder, near: scipy.sparse.csr_array) -> Float[np.ndarray, "obs"]:
         """Nats of each observation that is near to some point, by what its own z decodes to."""
@@ -218,12 +222,13 @@ def judge(  # noqa: PLR0913 - each callable is one more answer
     Raises:
         InputError: Values and density differ in their number of observations.
     """
-    if observed.shape[0] != len(q.mean):
+    count = observed.x.shape[0]
+    if count != len(q.mean):
         raise InputError(
-            f"expected values of the {len(q.mean)} observations of the density, found {observed.shape[0]} rows: "
-            "use one set."
+            f"expected values of the {len(q.mean)} observations of the density, found {count} rows: use one set."
         )
-    blank = Judge(q, observed, Decoder(decode, again), others, doubt, pd.DataFrame(), seed)
+    pairs = exclusive_pairs(observed.x) if observed.detected else np.empty((0, 2), dtype=np.int64)
+    blank = Judge(q, observed, Decoder(decode, again), pairs, others, doubt, pd.DataFrame(), seed)
     rows = np.sort(np.random.default_rng(seed).permutation(len(q.mean))[:size])
     return replace(blank, real=blank.parts(q.mean[rows], rows))
 
