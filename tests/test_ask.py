@@ -15,6 +15,7 @@ from biovae.cli import app
 from biovae.datasets import Scenario, Technical, simulate
 from biovae.run.ask import Answer
 from biovae.run.questions.features import gene_sets
+from biovae.run.questions.space import _unseen
 from biovae.training.working import working
 
 CELLS, GENES = 300, 60
@@ -115,10 +116,25 @@ def test_holes_are_told_in_careful_words(folder, levels):
     out, tables = asked(folder, "holes", "--groups", "cell_type")
     assert "absence of data alone cannot prove a state forbidden" in out
     assert "samples from the prior are supported by data" in out
+    assert "Support is measured by" in out
     frame = tables["holes"]
     assert set(frame["one"]) | set(frame["other"]) <= set(levels)
     assert set(frame["call"]) <= {"supported", "unsupported"}
     assert ((frame["support"] < 0.05) == (frame["call"] == "unsupported")).all()
+
+
+@pytest.mark.parametrize(("unseen", "measured"), [(120, True), (99, False), (0, False)])
+def test_support_is_measured_by_what_the_run_has_not_trained_on(unseen, measured, tmp_path):
+    names = np.array([f"c{i}" for i in range(300)])
+    roles = np.where(np.arange(300) < unseen, "validation", "train")
+    pd.DataFrame({"observation": names, "role": roles}).to_csv(tmp_path / "split.csv", index=False)
+    data = ad.AnnData(np.zeros((300, 1), np.float32), obs=pd.DataFrame(index=names))
+    apart = _unseen(tmp_path, data)
+    assert (apart is not None) == measured
+    if measured:
+        np.testing.assert_array_equal(apart, roles == "validation")
+    assert _unseen(tmp_path, data[:200]) is None  # other data than those of the run
+    assert _unseen(None, data) is None
 
 
 def test_a_path_starts_and_ends_where_it_was_asked_to(folder, adata, levels):

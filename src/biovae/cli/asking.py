@@ -47,7 +47,7 @@ def dimensions(
 @guarded
 def holes(run: Run, data: Own = None, groups: Groups = None, out: Answers = None) -> None:
     """Where the data support a state between two groups, and where not."""
-    _ask("holes", (run, data, out), groups=groups)
+    _ask("holes", (run, data, out), groups=groups, run=run)
 
 
 @asking.command()

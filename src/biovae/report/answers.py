@@ -58,7 +58,9 @@ def _shared(found: Differential) -> tuple[str, ...]:
     moved = found.shifts[found.shifts.abs() > found.null.delta].droplevel("reference")
     if moved.empty:
         return ()
-    said = ", ".join(f"{group} ({2**shift:.2f} times)" for group, shift in moved.items())
+    strongest = moved.loc[moved.abs().sort_values(ascending=False, kind="stable").index]
+    said = ", ".join(f"{group} ({2**shift:.2f} times)" for group, shift in strongest.head(NAMED).items())
+    said += f" and {len(moved) - NAMED} more" if len(moved) > NAMED else ""
     return (
         f"Rates are shares of the counts that were fitted, and most of them go the same way in {said}: a few strong "
         "features take or leave the counts there. If the features are a selection, fit with size factors from all of "

@@ -66,7 +66,8 @@ def density(
         vae: A fitted model.
         data: The observations; not changed.
         held_out: Boolean column of `obs`, or array, of observations that training has not seen: they measure support,
-            and have no part in the density. Without them each observation is measured by the others.
+            and have no part in the density. Without them each observation is measured by the others, and support is
+            too high where training has spread what it saw.
         seed: Of subsets of large data.
         progress: Show a bar on a terminal, lines elsewhere.
     """

@@ -1,16 +1,20 @@
 """Questions about the space: where data are and are not, the way from one state to another, the course of a process."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from biovae import plotting as pl
+from biovae.data import Role
 from biovae.errors import InputError
 from biovae.model import VAE
 from biovae.plotting.canvas import panels
 from biovae.run.ask import Answer
-from biovae.run.findings import root_of
+from biovae.run.findings import APART, root_of
+from biovae.run.opening import roles_of
 from biovae.run.questions.common import MOST_PANELS, Data, flat, observed
 from biovae.schema import Support
 from biovae.tools import tl
@@ -18,11 +22,30 @@ from biovae.tools import tl
 LAYERS = ("spliced", "unspliced")
 
 
-def holes(vae: VAE, data: Data, *, groups: str | None = None) -> Answer:
-    """Where the data support a state and where not; see `bv.tl.holes`."""
-    found, prior = tl.holes(vae, data, groups=groups), tl.prior_support(vae, data)
+def holes(vae: VAE, data: Data, *, groups: str | None = None, run: Path | None = None) -> Answer:
+    """Where the data support a state and where not; see `bv.tl.holes`.
+
+    Support is measured by those of the run's observations that training has not seen, where there are many, as on its
+    page: training spreads what it has seen, beside which all else looks supported.
+    """
+    apart = _unseen(run, data)
+    found = tl.holes(vae, data, groups=groups, held_out=apart)
+    prior = tl.prior_support(vae, data, held_out=apart)
     pictures = {} if found.frame.empty else {"holes": pl.holes(found, most=MOST_PANELS)}
-    return Answer(f"{found}\n{prior}", {"holes": found.frame}, pictures)
+    if apart is None:
+        measured = "Support is measured by observations that training may have seen, which makes it too high."
+    else:
+        measured = f"Support is measured by {apart.sum():,} observations that training has not seen."
+    return Answer(f"{found}\n{prior}\n{measured}", {"holes": found.frame}, pictures)
+
+
+def _unseen(run: Path | None, data: Data) -> np.ndarray | None:
+    """The run's own observations that it did not train on; None where they are too few, or not known."""
+    if run is None:
+        return None
+    roles, own = roles_of(run, np.asarray(data.obs_names))
+    apart = roles != Role.TRAIN
+    return apart if own and APART <= apart.sum() < len(apart) else None
 
 
 def path(vae: VAE, data: Data, *, start: str, end: str, groups: str | None = None, direct: bool = False) -> Answer:
